@@ -1,0 +1,28 @@
+"""Between datetimes and the whole milliseconds that stores keep."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MS = timedelta(milliseconds=1)
+
+
+def to_ms(instant: datetime) -> int:
+    """Milliseconds since 1970, rounded down."""
+    return (instant - _EPOCH) // _MS
+
+
+def from_ms(ms: int) -> datetime:
+    """The instant in UTC."""
+    return _EPOCH + ms * _MS
+
+
+def span_ms(span: timedelta) -> int:
+    """A duration in milliseconds, rounded up, so that a lease is never shorter than asked."""
+    return -(-span // _MS)
+
+
+def span(ms: int) -> timedelta:
+    """A duration of so many milliseconds."""
+    return ms * _MS
