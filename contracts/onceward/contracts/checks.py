@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import NoReturn
 
 from onceward.contracts.errors import InvalidRequest
+from onceward.contracts.payload import Json
 
 MAX_NAME_BYTES = 256
 MAX_KEY_BYTES = 512
@@ -57,7 +58,7 @@ def token_text(field: str, value: str) -> None:
     _line(field, value, MAX_NAME_BYTES)
 
 
-def stamp(field: str, value: Mapping[str, object]) -> Mapping[str, object]:
+def stamp(field: str, value: Mapping[str, Json]) -> Mapping[str, Json]:
     """A stamp: a flat mapping from names to plain scalars."""
     if not isinstance(value, Mapping):
         refuse(field, value, "a mapping from names to text, numbers, booleans or null")

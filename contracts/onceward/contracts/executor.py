@@ -45,7 +45,8 @@ class Executor(ABC):
         """Up to ``limit`` runs that were due, or whose lease had lapsed, are now held by the caller.
 
         Order: highest priority first, then ``run_at``, then submission; also across jobs. A lapsed run whose crash
-        budget is used up ends as FAILED and is not returned. Nothing to take is an empty sequence.
+        budget is used up ends as FAILED and is not returned. Nothing to take is an empty sequence. A repeated claim
+        answers with those of its runs that it still holds; only when it holds none any more is it a claim anew.
 
         Guarantees:
             G1: a run has at most one current holder.

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from onceward.contracts.errors import InvalidRequest
 
-Json: TypeAlias = "None | bool | int | float | str | datetime | list[Json] | tuple[Json, ...] | Mapping[str, Json]"
+Json: TypeAlias = "bool | int | float | str | datetime | list[Json] | tuple[Json, ...] | Mapping[str, Json] | None"
 
 MAX_DEPTH = 64
 MAX_INT = 2**63 - 1
@@ -46,27 +46,23 @@ def content_key(job: str, payload: Json) -> str:
 
 
 def _plain(value: Json, field: str, depth: int) -> object:
-    kind = type(value)
-    if kind is str:
-        return _text(value, field)  # type: ignore[arg-type]
-    if value is None or kind is bool:
+    """``value`` with nothing in it but what ``json.dumps`` writes as it stands."""
+    if value is None or isinstance(value, bool):
         return value
-    if kind is int:
-        if not -MAX_INT - 1 <= value <= MAX_INT:  # type: ignore[operator]
-            raise InvalidRequest(field, value, "an int of 64 bits; write larger ones as text")
-        return value
-    if kind is float:
-        return _number(value, field)  # type: ignore[arg-type]
-    if depth >= MAX_DEPTH:
-        raise InvalidRequest(field, "...", f"at most {MAX_DEPTH} levels of nesting")
+    if isinstance(value, str):
+        return _text(value, field)
+    if isinstance(value, int):
+        return _integer(value, field)
+    if isinstance(value, float):
+        return _number(value, field)
     if isinstance(value, datetime):
         return {"$date": _date(value, field)}
+    if depth >= MAX_DEPTH:
+        raise InvalidRequest(field, "...", f"at most {MAX_DEPTH} levels of nesting")
     if isinstance(value, (list, tuple)):
         return [_plain(item, f"{field}[{i}]", depth + 1) for i, item in enumerate(value)]
     if isinstance(value, Mapping):
         return _object(value, field, depth)
-    if isinstance(value, (str, int)):  # subclasses, enums among them
-        return _plain(str(value) if isinstance(value, str) else int(value), field, depth)
     raise InvalidRequest(field, value, _RULE)
 
 
@@ -75,7 +71,13 @@ def _text(value: str, field: str) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise InvalidRequest(field, value, "text without lone surrogates") from None
-    return value
+    return str(value)
+
+
+def _integer(value: int, field: str) -> int:
+    if not -MAX_INT - 1 <= value <= MAX_INT:
+        raise InvalidRequest(field, value, "an int of 64 bits; write larger ones as text")
+    return int(value)
 
 
 def _number(value: float, field: str) -> float:

@@ -210,7 +210,9 @@ class CheckOut(Record, frozen=True):
         if self.after is not None and self.at is not None:
             checks.refuse("at", self.at, "either after or at, not both")
         if self.ending not in (Ending.RETRY, Ending.RELEASED) and (self.after is not None or self.at is not None):
-            checks.refuse("after/at", self.after or self.at, f"nothing: a run that ended {self.ending} is not due again")
+            checks.refuse(
+                "after/at", self.after or self.at, f"nothing: a run that ended {self.ending} is not due again"
+            )
 
     @property
     def run(self) -> RunId:
@@ -261,7 +263,8 @@ class LockRequest(Record, frozen=True):
 class LockAnswer(Record, frozen=True):
     """The answer to a lock request: mine (``acquired``) or somebody else's ``lease``, and how long it still lasts.
 
-    ``lease`` None: nobody holds it, and the request was not granted since it is a late copy of one already released.
+    ``lease`` None: nobody holds it, and the request was not granted since it is a late copy of one whose lease is
+    over already; ask with a new request.
     """
 
     acquired: bool

@@ -1,4 +1,4 @@
-"""The state machine of a run and of a lock, as pure functions: what is true now, a request, the store's now -> what is next.
+"""The state machine of a run and of a lock, as pure functions of what is true, what is asked, and the store's now.
 
 This is the reference of what every store does in its own language (SQL, Lua, pipelines). Stores that read and then
 write under a guard (memory, and those with compare-and-set) use it as it stands. ``now`` is (elapsed_ms, wall_ms) of
@@ -171,9 +171,7 @@ def hold(found: Entry, *, holder: str, request: str, lease_ms: int | None, now: 
 def bury(found: Entry, now: Now) -> Entry:
     """A lapsed run whose crash budget is used up has ended as FAILED."""
     run = _write_off(found.run, now)
-    return Entry(
-        run=replace(run, status=Status.FAILED, lease=None, ended=from_ms(now.wall), error=ABANDONED)
-    )
+    return Entry(run=replace(run, status=Status.FAILED, lease=None, ended=from_ms(now.wall), error=ABANDONED))
 
 
 def _write_off(run: Run, now: Now) -> Run:

@@ -1,0 +1,217 @@
+"""One way to any runner: a URL, a mapping, a TOML file, or ``ONCEWARD_RUNNER``; found by entry points.
+
+Third parties add a kind of runner with an entry point in the group ``onceward.runners`` that names a ``RunnerType``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TypeAlias
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+
+from onceward.contracts import Runner, RunnerType, StoreMisconfigured
+from onceward.contracts.checks import namespace as check_namespace
+from onceward.contracts.errors import shown
+
+GROUP = "onceward.runners"
+VARIABLE = "ONCEWARD_RUNNER"
+DEFAULT_URL = "sqlite:///onceward.db"
+DEFAULT_NAMESPACE = "default"
+
+#: Names that users of the systems we follow know, and where they lead.
+ALIASES = {
+    "pulse": "mongodb",
+    "mongo": "mongodb",
+    "mongodb+srv": "mongodb",
+    "bull": "redis",
+    "bullmq": "redis",
+    "rediss": "redis",
+    "simple": "memory",
+    "db": "sqlite",
+    "file": "sqlite",
+    "sqlite3": "sqlite",
+    "zk": "zookeeper",
+}
+
+#: Types that were promised elsewhere and that we do not have, and what to take instead.
+_INSTEAD = {
+    "ignite": "Apache Ignite is not supported (its locks were granted twice); take redis, mongodb, etcd or zookeeper",
+    "elasticsearch": "Elasticsearch has no atomic guarded writes across documents; take mongodb or sqlite",
+}
+
+Source: TypeAlias = str | Path | Mapping[str, object] | None
+
+
+def open_runner(source: Source = None, *, namespace: str | None = None) -> Runner:
+    """An open runner; close it, or use it as a context manager.
+
+    Args:
+        source: a URL (``"sqlite:///jobs.db?synchronous=NORMAL"``), a mapping (``{"type": "sqlite", "config": {...}}``),
+            the path of a TOML file (with ``type``, ``namespace`` and ``[config]``, at the top or below ``[runner]``),
+            or None: the URL or path in ``ONCEWARD_RUNNER``, else the embedded ``sqlite:///onceward.db``.
+        namespace: isolates applications in one store; wins over the one in the source; ``"default"`` if none has it.
+
+    Raises:
+        InvalidRequest: the namespace is not acceptable.
+        StoreMisconfigured: unknown type, unknown option, missing extra, unreadable file: says what to do.
+        StoreUnavailable: the store cannot be reached now.
+    """
+    return make_runner(source, namespace=namespace).open()
+
+
+def make_runner(source: Source = None, *, namespace: str | None = None) -> Runner:
+    """Like ``open_runner``, but the runner is not opened yet."""
+    name, config, found_namespace = _resolve(source)
+    chosen = namespace if namespace is not None else found_namespace
+    chosen = chosen if chosen is not None else DEFAULT_NAMESPACE
+    check_namespace("namespace", chosen)
+    kind = runner_type(name)
+    options = _options(kind, config)
+    try:
+        return kind.build(options, chosen)
+    except ImportError as error:
+        raise _missing(kind, error) from error
+
+
+def runner_types() -> Mapping[str, EntryPoint]:
+    """The kinds of runners that are installed, by name. Nothing is imported yet."""
+    return {point.name: point for point in sorted(entry_points(group=GROUP), key=lambda point: point.name)}
+
+
+def runner_type(name: str) -> RunnerType:
+    """The kind of runner with this name or alias."""
+    known = runner_types()
+    wanted = name if name in known else ALIASES.get(name.lower(), name.lower())
+    if wanted in known:
+        return _load(known[wanted])
+    if wanted in _INSTEAD:
+        raise StoreMisconfigured(f"runner type {name!r}: {_INSTEAD[wanted]}")
+    guess = _guess(wanted, [*known, *(alias for alias, kind in ALIASES.items() if kind in known)])
+    raise StoreMisconfigured(f"unknown runner type {shown(name)}{guess}; installed: {', '.join(known) or 'none'}")
+
+
+def _load(point: EntryPoint) -> RunnerType:
+    try:
+        kind = point.load()
+    except ImportError as error:
+        raise StoreMisconfigured(
+            f"runner type {point.name!r} cannot be imported from {point.value!r}: {error}; "
+            f"install what it needs, for example: pip install 'onceward[{point.name}]'"
+        ) from error
+    if not isinstance(kind, RunnerType):
+        raise StoreMisconfigured(f"entry point {point.name!r} = {point.value!r} is not a RunnerType")
+    return kind
+
+
+def _missing(kind: RunnerType, error: ImportError) -> StoreMisconfigured:
+    hint = f"; install it with: pip install 'onceward[{kind.extra}]'" if kind.extra else ""
+    return StoreMisconfigured(f"runner type {kind.name!r} needs a package that is not installed ({error}){hint}")
+
+
+def _resolve(source: Source) -> tuple[str, Mapping[str, object], str | None]:
+    """Type, options and namespace, wherever they stand."""
+    if source is None:
+        source = os.environ.get(VARIABLE) or DEFAULT_URL
+    if isinstance(source, Mapping):
+        return _from_mapping(source, where="the runner's mapping")
+    if isinstance(source, Path) or (isinstance(source, str) and source.endswith(".toml") and "://" not in source):
+        return _from_toml(Path(source))
+    if isinstance(source, str):
+        return _from_url(source)
+    raise StoreMisconfigured(
+        f"a runner is given as a URL, a mapping or the path of a TOML file, not as {shown(source)}"
+    )
+
+
+def _from_url(text: str) -> tuple[str, Mapping[str, object], str | None]:
+    try:
+        url = urlsplit(text)
+    except ValueError as error:
+        raise StoreMisconfigured(f"the runner's URL cannot be read: {error}") from error
+    if not url.scheme or "://" not in text:
+        raise StoreMisconfigured(
+            f"{shown(redacted(text))} is no runner URL; write for example sqlite:///jobs.db or memory://"
+        )
+    kind = runner_type(url.scheme)
+    options: dict[str, object] = dict(kind.from_url(url))
+    query = dict(parse_qsl(url.query, keep_blank_values=True))
+    namespace = query.pop("namespace", None)
+    options.update(query)
+    return url.scheme, options, namespace
+
+
+def _from_toml(path: Path) -> tuple[str, Mapping[str, object], str | None]:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StoreMisconfigured(f"there is no configuration file {str(path)!r}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreMisconfigured(f"the configuration file {str(path)!r} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise StoreMisconfigured(f"the configuration file {str(path)!r} is not valid TOML: {error}") from error
+    section = document.get("runner", document)
+    if not isinstance(section, Mapping):
+        raise StoreMisconfigured(f"{path}: [runner] must be a table with type, namespace and config")
+    return _from_mapping(section, where=str(path))
+
+
+def _from_mapping(mapping: Mapping[str, object], *, where: str) -> tuple[str, Mapping[str, object], str | None]:
+    unknown = sorted(set(map(str, mapping)) - {"type", "config", "namespace", "url"})
+    if unknown:
+        raise StoreMisconfigured(
+            f"{where}: unknown entry {unknown[0]!r}{_guess(unknown[0], ['type', 'config', 'namespace', 'url'])}; "
+            "allowed: type and config, or url; and namespace"
+        )
+    namespace = mapping.get("namespace")
+    if namespace is not None and not isinstance(namespace, str):
+        raise StoreMisconfigured(f"{where}: namespace must be text, not {shown(namespace)}")
+    url = mapping.get("url")
+    if isinstance(url, str) and "type" not in mapping and "config" not in mapping:
+        kind, options, inner = _from_url(url)
+        return kind, options, namespace if namespace is not None else inner
+    name, config = mapping.get("type"), mapping.get("config", {})
+    if not isinstance(name, str):
+        raise StoreMisconfigured(f'{where}: needs a type (such as "sqlite") with its config, or a url')
+    if not isinstance(config, Mapping):
+        raise StoreMisconfigured(f"{where}: config must be a mapping of options, not {shown(config)}")
+    return name, config, namespace
+
+
+def _options(kind: RunnerType, config: Mapping[str, object]) -> msgspec.Struct:
+    """The typed options; texts from URLs become numbers and booleans where the option is one."""
+    allowed = [field.encode_name for field in msgspec.structs.fields(kind.options)]
+    for name in config:
+        if name not in allowed:
+            raise StoreMisconfigured(
+                f"runner {kind.name!r} has no option {shown(name)}{_guess(str(name), allowed)}; "
+                f"allowed: {', '.join(allowed) or 'none'}"
+            )
+    try:
+        return msgspec.convert(dict(config), kind.options, strict=False)
+    except msgspec.ValidationError as error:
+        raise StoreMisconfigured(f"options of runner {kind.name!r}: {error}") from None
+
+
+def _guess(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def redacted(url: str) -> str:
+    """The URL without its password and its query, for messages and logs."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "a URL that cannot be read"
+    if not parts.scheme:
+        return url.split("?", 1)[0]
+    location = parts.netloc.rpartition("@")[2]
+    user = parts.username
+    return parts._replace(netloc=f"{user}@{location}" if user else location, query="", fragment="").geturl()

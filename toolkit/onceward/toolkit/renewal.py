@@ -1,0 +1,234 @@
+"""Renewal of leases by a thread of its own, so that neither a busy body nor a blocked event loop loses them.
+
+One thread serves all leases of a process on one runner, in one batch per round. Local deadlines follow the rule of
+ALGORITHMS 4: the clock is read *before* the request is sent, so that the holder stops trusting a lease before the
+store lets it go, however long the answer takes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+from onceward.contracts import (
+    Executor,
+    Lease,
+    LeaseLost,
+    OncewardError,
+    Progress,
+    Renewal,
+    Renewed,
+    StoreError,
+)
+
+log = logging.getLogger("onceward.renewal")
+
+#: This share of a lease is kept as a margin for clocks that run at different speeds.
+MARGIN = 0.02
+_RENEW_AT = 1 / 3
+_RETRY_AT_LEAST = 0.02
+
+
+def local_end(sent: float, duration: timedelta | None) -> float | None:
+    """Until when a lease may be trusted, on this process's monotonic clock; None: for ever."""
+    return None if duration is None else sent + duration.total_seconds() * (1 - MARGIN)
+
+
+class LostSignal(threading.Event):
+    """Set once the lease is known, or has to be presumed, lost; never unset.
+
+    It does not depend on any thread making progress: when the local end passes, it *is* set, whatever a renewal that
+    hangs in the network is doing.
+    """
+
+    def __init__(self, end: float | None) -> None:
+        super().__init__()
+        self.end = end
+
+    def is_set(self) -> bool:
+        """True: stop working; somebody else may hold the resource."""
+        if not super().is_set() and self.end is not None and time.monotonic() >= self.end:
+            self.set()
+        return super().is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the lease is lost, at most ``timeout`` seconds; True if it is."""
+        until = None if timeout is None else time.monotonic() + timeout
+        while not self.is_set():
+            ends = [end for end in (until, self.end) if end is not None]
+            left = min(ends) - time.monotonic() if ends else None
+            if super().wait(None if left is None else max(left, 0.0)):
+                break
+            if until is not None and time.monotonic() >= until:
+                break
+        return self.is_set()
+
+
+class HeldLease:
+    """A lease in this process's hands: how long it may be trusted, and whether it is lost.
+
+    Attributes:
+        lost: set when the lease is lost or may be; a body that runs long should look at it.
+        cancelled: set when somebody asked for the run to stop.
+    """
+
+    def __init__(self, lease: Lease, *, sent: float, executor: Executor, changed: Callable[[], None]) -> None:
+        self.lease = lease
+        self.duration = lease.duration
+        self.lost = LostSignal(local_end(sent, lease.duration))
+        self.cancelled = threading.Event()
+        self.renewed = sent
+        self._executor = executor
+        self._changed = changed
+        self._stopped = threading.Event()
+
+    @property
+    def token(self) -> int:
+        """The fencing token: give it to whatever else the work writes to."""
+        return self.lease.token
+
+    @property
+    def stopped(self) -> bool:
+        """True once it is no longer renewed."""
+        return self._stopped.is_set()
+
+    def stop(self) -> None:
+        """It is not renewed any more; nothing is released."""
+        self._stopped.set()
+
+    def time_remaining(self) -> timedelta | None:
+        """How long the lease may still be trusted without another renewal; None: for ever. Never negative."""
+        if self.lost.is_set():
+            return timedelta(0)
+        end = self.lost.end
+        return None if end is None else timedelta(seconds=max(0.0, end - time.monotonic()))
+
+    def raise_if_lost(self) -> None:
+        """Raise ``LeaseLost`` if the lease is lost."""
+        if self.lost.is_set():
+            raise LeaseLost(str(self.lease.resource), self.token)
+
+    def touch(self, duration: timedelta | None = None, *, progress: Progress | None = None) -> None:
+        """The lease ends ``duration`` from now (None: its own duration again), and so after each later renewal.
+
+        Raises:
+            LeaseLost: it is not ours any more; nothing was changed.
+            StoreError: it could not be renewed now; the renewal thread goes on trying.
+        """
+        self.raise_if_lost()
+        if duration is not None and self.duration is not None:
+            self.duration = duration
+        sent = time.monotonic()
+        renewal = Renewal(lease=self.lease, duration=self.duration, progress=progress)
+        self.settle(self._executor.renew([renewal])[0], renewal, sent=sent)
+        self.raise_if_lost()
+        if duration is not None:
+            self._changed()
+
+    def progress(self, done: int, total: int | None = None, message: str = "") -> None:
+        """Others can see how far the run is; renews the lease, too. Raises like ``touch``."""
+        self.touch(progress=Progress(done=done, total=total, message=message))
+
+    def settle(self, answer: Renewed, renewal: Renewal, *, sent: float) -> None:
+        """Take note of a renewal's answer. A signal of loss that was given once stays."""
+        if answer is Renewed.LOST:
+            if not self.stopped:
+                self.lost.set()
+            return
+        if answer is Renewed.CANCELLING:
+            self.cancelled.set()
+        if not self.lost.is_set() and sent >= self.renewed:
+            self.renewed = sent
+            self.lost.end = local_end(sent, renewal.duration)
+
+
+class Renewer:
+    """Keeps leases alive until they are stopped or lost. One daemon thread, started with the first lease."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._changed = threading.Condition()
+        self._kept: list[HeldLease] = []
+        self._thread: threading.Thread | None = None
+        self._pid = 0
+        self._closed = False
+        self._retry = 0.0
+
+    def keep(self, lease: Lease, *, sent: float) -> HeldLease:
+        """The lease is renewed from now on, at a third of its duration.
+
+        Args:
+            lease: what the store granted.
+            sent: ``time.monotonic()`` read before the request that obtained it was first sent.
+        """
+        held = HeldLease(lease, sent=sent, executor=self._executor, changed=self._wake)
+        if lease.duration is None:
+            return held
+        with self._changed:
+            if self._pid != os.getpid():  # after a fork: the thread and its leases are the parent's
+                self._pid, self._thread, self._kept = os.getpid(), None, []
+            self._kept.append(held)
+            if self._thread is None and not self._closed:
+                self._thread = threading.Thread(target=self._loop, name="onceward-renewal", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+        return held
+
+    def close(self, timeout: float = 5.0) -> None:
+        """The thread has ended (or was left behind after ``timeout`` seconds in a hanging store). Leases stay."""
+        with self._changed:
+            self._closed = True
+            thread = self._thread
+            self._changed.notify()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify()
+
+    def _loop(self) -> None:
+        while True:
+            with self._changed:
+                self._kept = [held for held in self._kept if not (held.stopped or held.lost.is_set())]
+                if self._closed:
+                    return
+                if not self._kept:
+                    self._thread = None
+                    return
+                now = time.monotonic()
+                due = [held for held in self._kept if self._due_at(held) <= now]
+                if not due:
+                    self._changed.wait(min(self._due_at(held) for held in self._kept) - now)
+                    continue
+            self._renew(due)
+
+    def _due_at(self, held: HeldLease) -> float:
+        return max(held.renewed + _period(held), self._retry)
+
+    def _renew(self, due: Sequence[HeldLease]) -> None:
+        renewals = [Renewal(lease=held.lease, duration=held.duration) for held in due]
+        sent = time.monotonic()
+        try:
+            answers = self._executor.renew(renewals)
+        except StoreError as error:  # done or not: another renewal sets the same absolute end, so just ask again
+            self._retry = time.monotonic() + max(_RETRY_AT_LEAST, min(_period(held) for held in due) / 4)
+            log.warning("could not renew %d leases, trying again: %s", len(due), error)
+            return
+        except OncewardError:
+            log.exception("renewal of %d leases was refused; they will lapse", len(due))
+            for held in due:
+                held.stop()
+            return
+        for held, answer, renewal in zip(due, answers, renewals, strict=True):
+            held.settle(answer, renewal, sent=sent)
+            if answer is Renewed.LOST and not held.stopped:
+                log.warning("lost the lease on %s (token %d)", held.lease.resource, held.token)
+
+
+def _period(held: HeldLease) -> float:
+    return held.duration.total_seconds() * _RENEW_AT if held.duration is not None else float("inf")
