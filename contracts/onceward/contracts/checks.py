@@ -75,6 +75,8 @@ def stamp_text(field: str, value: str) -> None:
         refuse(field, value, f"a stamp whose canonical JSON has at most {MAX_STAMP_BYTES} bytes")
     if len(value.encode("utf-8", "surrogatepass")) > MAX_STAMP_BYTES:
         refuse(field, value, f"a stamp whose canonical JSON has at most {MAX_STAMP_BYTES} bytes")
+    if any(c < " " or "\ud800" <= c <= "\udfff" for c in value):
+        refuse(field, value, "a stamp in canonical JSON, as RunId.of makes it")
 
 
 def text(field: str, value: str, most: int) -> None:
@@ -127,6 +129,12 @@ def instant(field: str, value: datetime | None) -> None:
         refuse(field, value, "a datetime with a time zone (for example datetime.now(timezone.utc)), from 1970 to 9999")
     if not 1970 <= value.year <= 9998:
         refuse(field, value, "an instant from the year 1970 to 9998")
+
+
+def kind(field: str, value: object, wanted: type) -> None:
+    """A member of an enumeration, or a record of ours; a text that looks like one is not one."""
+    if not isinstance(value, wanted):
+        refuse(field, value, f"a {wanted.__name__}")
 
 
 def distinct(field: str, values: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TypeAlias
 
-from onceward.contracts.errors import InvalidRequest
+from onceward.contracts.errors import InvalidRequest, shown
 
 Json: TypeAlias = "bool | int | float | str | datetime | list[Json] | tuple[Json, ...] | Mapping[str, Json] | None"
 
@@ -42,7 +42,8 @@ def parse(text: str) -> Json:
 
 def content_key(job: str, payload: Json) -> str:
     """A key that says what is to be done: equal (job, payload) give equal keys, for ever, in every process."""
-    return "v1:" + hashlib.sha256(canonical([job, payload]).encode()).hexdigest()
+    text = f"[{canonical(job, field='job')},{canonical(payload)}]"
+    return "v1:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 def _plain(value: Json, field: str, depth: int) -> object:
@@ -71,7 +72,7 @@ def _text(value: str, field: str) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise InvalidRequest(field, value, "text without lone surrogates") from None
-    return str(value)
+    return str.__str__(value)  # a member of a text enumeration is its value here, not its name
 
 
 def _integer(value: int, field: str) -> int:
@@ -103,7 +104,8 @@ def _object(value: Mapping[str, Json], field: str, depth: int) -> object:
     for name, item in value.items():
         if not isinstance(name, str):
             raise InvalidRequest(f"{field} key", name, "text as keys of a dict")
-        plain[_text(str(name), f"{field} key")] = _plain(item, f"{field}.{name}", depth + 1)
+        key = _text(name, f"{field} key")
+        plain[key] = _plain(item, f"{field}.{key}" if key.isidentifier() else f"{field}[{shown(key)}]", depth + 1)
     return {"$literal": plain} if len(plain) == 1 and next(iter(plain)) in _MARKS else plain
 
 

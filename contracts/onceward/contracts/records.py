@@ -109,11 +109,17 @@ class Failure(Record, frozen=True):
     message: str
     trace: str | None = None
 
+    def __post_init__(self) -> None:
+        checks.text("error.type", self.type, 256)
+        checks.text("error.message", self.message, 4_000)
+        if self.trace is not None:
+            checks.text("error.trace", self.trace, 16_000)
+
     @classmethod
     def of(cls, error: BaseException, *, trace: str | None = None) -> Failure:
         """Describe an exception; text that no store could hold is replaced, and very long text is cut."""
         return cls(
-            type=type(error).__name__,
+            type=checks.storable(type(error).__name__, 256),
             message=checks.storable(str(error), 4_000),
             trace=None if trace is None else checks.storable(trace, 16_000),
         )

@@ -77,9 +77,12 @@ class CheckIn(Record, frozen=True):
     payload: Json = None
 
     def __post_init__(self) -> None:
+        checks.kind("run", self.run, RunId)
         checks.token_text("holder", self.holder)
         checks.token_text("request", self.request)
         checks.lease("lease", self.lease)
+        checks.kind("on_failed", self.on_failed, OnFailed)
+        checks.kind("on_abandoned", self.on_abandoned, OnAbandoned)
         checks.budget("max_crashes", self.max_crashes)
 
 
@@ -170,6 +173,7 @@ class Renewal(Record, frozen=True):
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
+        checks.kind("lease", self.lease, Lease)
         checks.lease("duration", self.duration)
 
 
@@ -200,6 +204,8 @@ class CheckOut(Record, frozen=True):
     request: str = msgspec.field(default_factory=new_request)
 
     def __post_init__(self) -> None:
+        checks.kind("lease", self.lease, Lease)
+        checks.kind("ending", self.ending, Ending)
         if not isinstance(self.lease.resource, RunId):
             checks.refuse("lease", self.lease.resource, "the lease of a run; a lock ends with unlock()")
         if self.ending is Ending.ABANDONED:
@@ -253,6 +259,7 @@ class LockRequest(Record, frozen=True):
     request: str = msgspec.field(default_factory=new_request)
 
     def __post_init__(self) -> None:
+        checks.kind("lock", self.lock, LockId)
         checks.token_text("holder", self.holder)
         checks.token_text("request", self.request)
         checks.required_lease("lease", self.lease)
@@ -284,6 +291,7 @@ class RunSpec(Record, frozen=True):
     request: str = msgspec.field(default_factory=new_request)
 
     def __post_init__(self) -> None:
+        checks.kind("id", self.id, RunId)
         checks.token_text("request", self.request)
         checks.whole("priority", self.priority, PRIORITY_LOWEST, PRIORITY_HIGHEST)
         checks.instant("run_at", self.run_at)
@@ -314,6 +322,10 @@ class Rearm(Record, frozen=True):
 
     run: RunId
     token: int
+
+    def __post_init__(self) -> None:
+        checks.kind("run", self.run, RunId)
+        checks.whole("token", self.token, 0, 2**63 - 1)
 
 
 class ConfigWrite(Record, frozen=True):
@@ -353,6 +365,10 @@ class RunQuery(Record, frozen=True):
 
     def __post_init__(self) -> None:
         checks.whole("limit", self.limit, 1, 100_000)
+        if self.after is not None:
+            checks.whole("after", self.after, 0, 2**53)
+        for status in self.statuses:
+            checks.kind("statuses", status, Status)
         if self.job is not None:
             checks.name("job", self.job)
         if self.key is not None:
@@ -386,6 +402,7 @@ class Purge(Record, frozen=True):
         if self.stamp:
             checks.stamp_text("stamp", self.stamp)
         for status in self.statuses:
+            checks.kind("statuses", status, Status)
             if not status.ended:
                 checks.refuse("statuses", status, "succeeded, failed, cancelled: what is live is never purged")
 

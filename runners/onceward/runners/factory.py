@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-from onceward.contracts import Runner, RunnerType, StoreMisconfigured
+from onceward.contracts import OncewardError, Runner, RunnerType, StoreMisconfigured
 from onceward.contracts.checks import namespace as check_namespace
 from onceward.contracts.errors import shown
 
@@ -100,7 +100,7 @@ def runner_type(name: str) -> RunnerType:
 def _load(point: EntryPoint) -> RunnerType:
     try:
         kind = point.load()
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:
         raise StoreMisconfigured(
             f"runner type {point.name!r} cannot be imported from {point.value!r}: {error}; "
             f"install what it needs, for example: pip install 'onceward[{point.name}]'"
@@ -133,14 +133,19 @@ def _resolve(source: Source) -> tuple[str, Mapping[str, object], str | None]:
 def _from_url(text: str) -> tuple[str, Mapping[str, object], str | None]:
     try:
         url = urlsplit(text)
-    except ValueError as error:
-        raise StoreMisconfigured(f"the runner's URL cannot be read: {error}") from error
+    except ValueError:  # its text would show the password
+        raise StoreMisconfigured("the runner's URL cannot be read: look at its host name and brackets") from None
     if not url.scheme or "://" not in text:
         raise StoreMisconfigured(
             f"{shown(redacted(text))} is no runner URL; write for example sqlite:///jobs.db or memory://"
         )
     kind = runner_type(url.scheme)
-    options: dict[str, object] = dict(kind.from_url(url))
+    try:
+        options: dict[str, object] = dict(kind.from_url(url))
+    except OncewardError:
+        raise
+    except ValueError as error:  # what reading a port that is no number raises
+        raise StoreMisconfigured(f"{redacted(text)}: {error}") from error
     query = dict(parse_qsl(url.query, keep_blank_values=True))
     namespace = query.pop("namespace", None)
     options.update(query)
@@ -152,10 +157,10 @@ def _from_toml(path: Path) -> tuple[str, Mapping[str, object], str | None]:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StoreMisconfigured(f"there is no configuration file {str(path)!r}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise StoreMisconfigured(f"the configuration file {str(path)!r} cannot be read: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise StoreMisconfigured(f"the configuration file {str(path)!r} is not valid TOML: {error}") from error
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a path with NUL
+        raise StoreMisconfigured(f"the configuration file {str(path)!r} cannot be read: {error}") from error
     section = document.get("runner", document)
     if not isinstance(section, Mapping):
         raise StoreMisconfigured(f"{path}: [runner] must be a table with type, namespace and config")
@@ -173,7 +178,9 @@ def _from_mapping(mapping: Mapping[str, object], *, where: str) -> tuple[str, Ma
     if namespace is not None and not isinstance(namespace, str):
         raise StoreMisconfigured(f"{where}: namespace must be text, not {shown(namespace)}")
     url = mapping.get("url")
-    if isinstance(url, str) and "type" not in mapping and "config" not in mapping:
+    if url is not None and ("type" in mapping or "config" in mapping):
+        raise StoreMisconfigured(f"{where}: has a url besides type and config; keep one of the two")
+    if isinstance(url, str):
         kind, options, inner = _from_url(url)
         return kind, options, namespace if namespace is not None else inner
     name, config = mapping.get("type"), mapping.get("config", {})
@@ -206,12 +213,12 @@ def _guess(word: str, known: list[str]) -> str:
 
 def redacted(url: str) -> str:
     """The URL without its password and its query, for messages and logs."""
+    if "://" not in url:
+        return url.partition("?")[0].rpartition("@")[2]
     try:
         parts = urlsplit(url)
     except ValueError:
         return "a URL that cannot be read"
-    if not parts.scheme:
-        return url.split("?", 1)[0]
     location = parts.netloc.rpartition("@")[2]
     user = parts.username
-    return parts._replace(netloc=f"{user}@{location}" if user else location, query="", fragment="").geturl()
+    return f"{parts.scheme}://{f'{user}@' if user else ''}{location}{parts.path}"

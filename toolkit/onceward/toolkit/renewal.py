@@ -16,6 +16,7 @@ from datetime import timedelta
 
 from onceward.contracts import (
     Executor,
+    InvalidRequest,
     Lease,
     LeaseLost,
     OncewardError,
@@ -31,6 +32,7 @@ log = logging.getLogger("onceward.renewal")
 MARGIN = 0.02
 _RENEW_AT = 1 / 3
 _RETRY_AT_LEAST = 0.02
+_LOOK = 1.0
 
 
 def local_end(sent: float, duration: timedelta | None) -> float | None:
@@ -61,7 +63,7 @@ class LostSignal(threading.Event):
         while not self.is_set():
             ends = [end for end in (until, self.end) if end is not None]
             left = min(ends) - time.monotonic() if ends else None
-            if super().wait(None if left is None else max(left, 0.0)):
+            if super().wait(_LOOK if left is None else min(max(left, 0.0), _LOOK)):  # the end may have come nearer
                 break
             if until is not None and time.monotonic() >= until:
                 break
@@ -82,6 +84,9 @@ class HeldLease:
         self.lost = LostSignal(local_end(sent, lease.duration))
         self.cancelled = threading.Event()
         self.renewed = sent
+        self.retry = 0.0
+        self.sending = threading.Lock()
+        """Held while a renewal is under way, so that the store applies them in the order in which they were sent."""
         self._executor = executor
         self._changed = changed
         self._stopped = threading.Event()
@@ -116,18 +121,31 @@ class HeldLease:
         """The lease ends ``duration`` from now (None: its own duration again), and so after each later renewal.
 
         Raises:
+            InvalidRequest: the store grants no such duration; nothing was changed.
             LeaseLost: it is not ours any more; nothing was changed.
             StoreError: it could not be renewed now; the renewal thread goes on trying.
         """
+        wanted = duration if self.duration is not None else None
+        Renewal(lease=self.lease, duration=wanted)  # bad input changes nothing
+        with self.sending:
+            self.raise_if_lost()
+            before, self.duration = self.duration, wanted or self.duration
+            sent = time.monotonic()
+            renewal = Renewal(lease=self.lease, duration=self.duration, progress=progress)
+            self._trust_until_at_most(local_end(sent, self.duration))
+            try:
+                self.settle(self._executor.renew([renewal])[0], renewal, sent=sent)
+            except InvalidRequest:  # this store grants no such duration, and nothing was sent
+                self.duration = before
+                raise
+            finally:
+                self._changed()
         self.raise_if_lost()
-        if duration is not None and self.duration is not None:
-            self.duration = duration
-        sent = time.monotonic()
-        renewal = Renewal(lease=self.lease, duration=self.duration, progress=progress)
-        self.settle(self._executor.renew([renewal])[0], renewal, sent=sent)
-        self.raise_if_lost()
-        if duration is not None:
-            self._changed()
+
+    def _trust_until_at_most(self, end: float | None) -> None:
+        """A renewal to a shorter duration may be applied, whether its answer comes or not."""
+        if end is not None and self.lost.end is not None:
+            self.lost.end = min(self.lost.end, end)
 
     def progress(self, done: int, total: int | None = None, message: str = "") -> None:
         """Others can see how far the run is; renews the lease, too. Raises like ``touch``."""
@@ -142,7 +160,7 @@ class HeldLease:
         if answer is Renewed.CANCELLING:
             self.cancelled.set()
         if not self.lost.is_set() and sent >= self.renewed:
-            self.renewed = sent
+            self.renewed, self.retry = sent, 0.0
             self.lost.end = local_end(sent, renewal.duration)
 
 
@@ -154,9 +172,8 @@ class Renewer:
         self._changed = threading.Condition()
         self._kept: list[HeldLease] = []
         self._thread: threading.Thread | None = None
-        self._pid = 0
+        self._pid = os.getpid()
         self._closed = False
-        self._retry = 0.0
 
     def keep(self, lease: Lease, *, sent: float) -> HeldLease:
         """The lease is renewed from now on, at a third of its duration.
@@ -168,9 +185,9 @@ class Renewer:
         held = HeldLease(lease, sent=sent, executor=self._executor, changed=self._wake)
         if lease.duration is None:
             return held
+        if self._pid != os.getpid():  # after a fork: thread, leases and perhaps a locked lock are the parent's
+            self._pid, self._thread, self._kept, self._changed = os.getpid(), None, [], threading.Condition()
         with self._changed:
-            if self._pid != os.getpid():  # after a fork: the thread and its leases are the parent's
-                self._pid, self._thread, self._kept = os.getpid(), None, []
             self._kept.append(held)
             if self._thread is None and not self._closed:
                 self._thread = threading.Thread(target=self._loop, name="onceward-renewal", daemon=True)
@@ -205,18 +222,28 @@ class Renewer:
                 if not due:
                     self._changed.wait(min(self._due_at(held) for held in self._kept) - now)
                     continue
-            self._renew(due)
+            self._renew_all(due)
 
     def _due_at(self, held: HeldLease) -> float:
-        return max(held.renewed + _period(held), self._retry)
+        return max(held.renewed + _period(held), held.retry)
+
+    def _renew_all(self, due: Sequence[HeldLease]) -> None:
+        mine = [held for held in due if held.sending.acquire(blocking=False)]
+        for held in due:  # until something is known: also those that somebody touches right now
+            held.retry = time.monotonic() + max(_RETRY_AT_LEAST, _period(held) / 4)
+        try:
+            if mine:
+                self._renew(mine)
+        finally:
+            for held in mine:
+                held.sending.release()
 
     def _renew(self, due: Sequence[HeldLease]) -> None:
         renewals = [Renewal(lease=held.lease, duration=held.duration) for held in due]
         sent = time.monotonic()
         try:
-            answers = self._executor.renew(renewals)
+            answers = dict(zip(due, self._executor.renew(renewals), strict=True))
         except StoreError as error:  # done or not: another renewal sets the same absolute end, so just ask again
-            self._retry = time.monotonic() + max(_RETRY_AT_LEAST, min(_period(held) for held in due) / 4)
             log.warning("could not renew %d leases, trying again: %s", len(due), error)
             return
         except OncewardError:
@@ -224,7 +251,10 @@ class Renewer:
             for held in due:
                 held.stop()
             return
-        for held, answer, renewal in zip(due, answers, renewals, strict=True):
+        except Exception:  # a runner's own bug must not end the renewal of everything else
+            log.exception("could not renew %d leases, trying again", len(due))
+            return
+        for (held, answer), renewal in zip(answers.items(), renewals, strict=True):
             held.settle(answer, renewal, sent=sent)
             if answer is Renewed.LOST and not held.stopped:
                 log.warning("lost the lease on %s (token %d)", held.lease.resource, held.token)

@@ -15,6 +15,9 @@ from onceward.contracts.times import to_ms
 from onceward.contracts.transitions import Entry, Now, claimable
 
 Find: TypeAlias = Callable[[RunId], Entry | None]
+#: So many hints are kept in any case.
+_SPARE = 256
+
 Rank: TypeAlias = tuple[int, int, int]
 
 
@@ -31,14 +34,29 @@ class JobQueue:
         self._waiting: list[tuple[int, int, RunId]] = []
         self._leased: list[tuple[int, int, RunId]] = []
         self._ready: list[tuple[Rank, RunId]] = []
+        self._most = _SPARE
 
     def add(self, entry: Entry) -> None:
-        """The entry will come up when it is due or has lapsed. Renewals need not be added."""
+        """The entry will come up when it is due or has lapsed. Renewals that only extend need not be added."""
         run = entry.run
         if run.status is Status.SCHEDULED:
             heapq.heappush(self._waiting, (to_ms(run.run_at), run.sequence, run.id))
         elif run.status is Status.RUNNING and entry.until is not None:
             heapq.heappush(self._leased, (entry.until, run.token, run.id))
+        if len(self._waiting) + len(self._leased) + len(self._ready) > self._most:
+            self._prune()
+
+    def _prune(self) -> None:
+        """Hints that do not hold any more take no memory. Seldom enough to cost O(1) for each one added."""
+        runs = {run for heap in (self._waiting, self._leased) for _, _, run in heap}
+        ready = {(place, run) for place, run in self._ready if self._stands(place, run)}
+        self.rebuild(entry for run in runs if (entry := self._find(run)) is not None)
+        self._ready = sorted(ready)  # which is a heap, too
+        self._most += 2 * len(ready)
+
+    def _stands(self, place: Rank, run: RunId) -> bool:
+        entry = self._find(run)
+        return entry is not None and not entry.run.status.ended and rank(entry) == place
 
     def ripen(self, now: Now) -> bool:
         """What is due or has lapsed is in ``ready``; True if there was something."""
@@ -69,12 +87,12 @@ class JobQueue:
         while self._ready:
             place, run = self._ready[0]
             entry = self._find(run)
-            if entry is not None and rank(entry) == place:
-                if claimable(entry, now):
-                    return place, run
-                if entry.run.status is Status.SCHEDULED:
-                    self.add(entry)  # the wall clock went back
+            stands = entry is not None and rank(entry) == place
+            if entry is not None and stands and claimable(entry, now):
+                return place, run
             heapq.heappop(self._ready)
+            if entry is not None and stands and entry.run.status is Status.SCHEDULED:
+                self.add(entry)  # the wall clock went back
         return None
 
     def pop(self) -> None:
@@ -89,6 +107,8 @@ class JobQueue:
 
     def rebuild(self, entries: Iterable[Entry]) -> None:
         """Only these entries are left; hints of runs that are gone take no memory any more."""
+        kept = list(entries)
         self._waiting, self._leased, self._ready = [], [], []
-        for entry in entries:
+        self._most = 2 * len(kept) + _SPARE
+        for entry in kept:
             self.add(entry)

@@ -45,8 +45,11 @@ class Runs:
         return sorted((self._entries[run] for run in self._held_by.get(request, ())), key=lambda each: each.run.token)
 
     def extend(self, entry: Entry) -> None:
-        """A renewal is written; nothing that is derived changes with it."""
+        """A renewal is written; only a lease that ends earlier than before changes what is derived from it."""
+        before = self._entries[entry.run.id].until
         self._entries[entry.run.id] = entry
+        if entry.until is not None and (before is None or entry.until < before):
+            self._queue(entry.run.job).add(entry)
 
     def put(self, found: Entry | None, entry: Entry | None, now: Now) -> None:
         """An entry and everything that is derived from it is written; the same entry again: nothing changed."""
@@ -159,8 +162,10 @@ class Runs:
         for run in self._ended:
             entry = self._entries[run].run
             spare[run.job] -= 1
-            if found >= request.limit or entry.ended is None or to_ms(entry.ended) > latest:
+            if found >= request.limit:
                 return
+            if entry.ended is None or to_ms(entry.ended) > latest:
+                continue  # not the end: the wall clock may have gone back since
             wanted = request.job in (None, run.job) and request.stamp in (None, run.stamp)
             if wanted and entry.status in request.statuses and spare[run.job] >= 0:
                 found += 1

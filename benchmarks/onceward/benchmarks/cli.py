@@ -1,0 +1,161 @@
+"""``onceward bench``: measure, show, and judge by the targets."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from onceward.benchmarks.bench import Bench, Plan
+from onceward.benchmarks.contestants import DEFAULT_URLS, Contestant, contestants
+from onceward.benchmarks.environment import load
+from onceward.benchmarks.measures import MEASURES
+from onceward.benchmarks.peers import PEERS
+from onceward.benchmarks.records import FOOTPRINT, LENGTH, Broken, End, Row, Standing, Verdict, encode
+from onceward.benchmarks.report import page, printed, text
+from onceward.benchmarks.rounds import Pace
+from onceward.benchmarks.verdicts import FULL_CHECKINS, FULL_LENGTH, verdicts
+from onceward.contracts import StoreError
+
+_QUICK = Pace(rounds=7, seconds=0.03)
+_LENGTHS = (1_000, 10_000, 100_000, FULL_LENGTH)
+_QUICK_MOST = 100_000
+
+MISSED, COULD_NOT, INTERRUPTED = 1, 2, 130
+
+
+def bench(
+    urls: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[URL]...", help="Runners to measure; all embedded ones unless given."),
+    ] = None,
+    peers: Annotated[bool, typer.Option("--peers", help="Other people's tools in the same rounds.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Shorter laps and queues, fewer rounds.")] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only measures whose name starts so; may be repeated.")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds per measure.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A folder for bench.jsonl, bench.txt and bench.html.", file_okay=False)
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="JSON lines instead of tables.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 if a target is missed.")] = False,
+) -> None:
+    """Measure runners next to the raw driver's round trips, in interleaved rounds.
+
+    Exit codes: 0 measured; 1 a target is missed (with --check); 2 something could not be measured;
+    130 interrupted, with what was measured until then reported.
+    """
+    errors = Console(stderr=True)
+    try:
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+        with contestants(urls or DEFAULT_URLS) as found:
+            plan = _plan(found, peers=peers, quick=quick, only=only or [], rounds=rounds)
+            rows = _measured(plan, errors, lines=json)
+    except (StoreError, OSError, UnknownMeasure) as error:
+        errors.print(f"onceward bench: {error}", style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(COULD_NOT) from error
+    if not json:
+        printed(rows, Console())
+    if out is not None:
+        _write(rows, out)
+    raise typer.Exit(_code(rows, check=check))
+
+
+class UnknownMeasure(Exception):
+    """``--only`` names no measure."""
+
+    def __init__(self, name: str) -> None:
+        known = ", ".join([*(measure.name for measure in MEASURES), LENGTH, FOOTPRINT])
+        super().__init__(f"--only {name!r} names no measure; there are: {known}")
+
+
+def _plan(found: Sequence[Contestant], *, peers: bool, quick: bool, only: Sequence[str], rounds: int | None) -> Plan:
+    names = [*(measure.name for measure in MEASURES), LENGTH, FOOTPRINT]
+    for each in only:
+        if not any(name.startswith(each) for name in names):
+            raise UnknownMeasure(each)
+    wanted = {name for name in names if not only or name.startswith(tuple(only))}
+    pace = _QUICK if quick else Pace()
+    lengths = [length for length in _LENGTHS if not quick or length <= _QUICK_MOST]
+    return Plan(
+        contestants=found,
+        peers=PEERS if peers else (),
+        measures=[measure for measure in MEASURES if measure.name in wanted],
+        lengths=lengths if LENGTH in wanted else (),
+        checkins=(_QUICK_MOST if quick else FULL_CHECKINS) if FOOTPRINT in wanted else 0,
+        pace=pace if rounds is None else replace(pace, rounds=rounds),
+        quick=quick,
+    )
+
+
+def _measured(plan: Plan, errors: Console, *, lines: bool) -> list[Row]:
+    """All rows; with ``lines`` each is on standard output as soon as it is known. Ctrl-C ends it early and cleanly."""
+    rows: list[Row] = []
+    began = time.monotonic()
+
+    def note(row: Row) -> None:
+        rows.append(row)
+        if lines:
+            sys.stdout.write(encode(row) + "\n")
+            sys.stdout.flush()
+
+    shown = _Shown(errors)
+    run = Bench(plan, progress=shown)
+    with shown.bars if errors.is_terminal else nullcontext():
+        try:
+            for row in run.run():
+                note(row)
+        except KeyboardInterrupt:
+            run.complete = False
+    for verdict in verdicts(rows):
+        note(verdict)
+    seconds = round(time.monotonic() - began, 1)
+    note(End(ended=datetime.now(UTC), seconds=seconds, load=load(), complete=run.complete))
+    return rows
+
+
+class _Shown:
+    """Progress on standard error: a moving bar in a terminal, one line per measure elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self.bars = Progress(*columns, console=console, transient=True)
+        self._console = console
+        self._what = ""
+        self._bar = self.bars.add_task("starting", total=None)
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what != self._what:
+            self._what = what
+            self.bars.reset(self._bar, description=what, total=total)
+            if not self._console.is_terminal:
+                self._console.print(what, markup=False, highlight=False)
+        self.bars.update(self._bar, completed=done)
+
+
+def _write(rows: Sequence[Row], folder: Path) -> None:
+    (folder / "bench.jsonl").write_text("".join(encode(row) + "\n" for row in rows), encoding="utf-8")
+    (folder / "bench.txt").write_text(text(rows), encoding="utf-8")
+    (folder / "bench.html").write_text(page(rows), encoding="utf-8")
+
+
+def _code(rows: Sequence[Row], *, check: bool) -> int:
+    if any(isinstance(row, End) and not row.complete for row in rows):
+        return INTERRUPTED
+    if any(isinstance(row, Broken) for row in rows):
+        return COULD_NOT
+    standings = {row.standing for row in rows if isinstance(row, Verdict)}
+    if check and Standing.MISSED in standings:
+        return MISSED
+    return COULD_NOT if check and standings <= {Standing.UNMEASURED} else 0

@@ -1,0 +1,138 @@
+"""The one table of runners: where each kind gets a fresh place, and which raw driver it is measured against.
+
+A new store adds one function and one line to ``KINDS``; every measure, report and test follows from it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias
+from urllib.parse import parse_qsl, urlsplit
+
+from onceward.benchmarks.raw import Raw, RawMemory, RawSqlite
+from onceward.contracts import Runner, StoreMisconfigured
+from onceward.runners.factory import make_runner, open_runner, redacted, runner_type
+
+#: What is measured unless somebody asks for something else: every embedded store, in each durability worth having.
+DEFAULT_URLS = ("memory://", "sqlite:///bench.db?synchronous=FULL", "sqlite:///bench.db?synchronous=NORMAL")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A fresh, empty namespace, as another process could open it too."""
+
+    url: str
+    namespace: str
+
+    def open(self) -> Runner:
+        """A runner on it."""
+        return open_runner(self.url, namespace=self.namespace)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contestant:
+    """A runner to measure.
+
+    Attributes:
+        fresh: makes an empty place for one measure.
+        raw: the raw driver with the same durability, on a store of its own; None: ratios are left out.
+        inside: the store lives in the process that uses it.
+        folder: a place on the same disk, where peers may keep their files.
+    """
+
+    name: str
+    fresh: Callable[[], Place]
+    folder: Path
+    raw: Callable[[], Raw] | None = None
+    inside: bool = False
+
+
+Make: TypeAlias = Callable[[str, Path], Contestant]
+
+
+def memory(url: str, folder: Path) -> Contestant:
+    """In the process, against a dict under a lock."""
+    return Contestant(
+        name="memory",
+        fresh=lambda: Place(url="memory://", namespace=_namespace()),
+        folder=folder,
+        raw=RawMemory,
+        inside=True,
+    )
+
+
+def sqlite(url: str, folder: Path) -> Contestant:
+    """One file per measure in ``folder``, against ``sqlite3`` with the same pragmas on files of its own."""
+    query = urlsplit(url).query
+    synchronous = dict(parse_qsl(query)).get("synchronous", "FULL").upper()
+    count = itertools.count(1)
+
+    def fresh() -> Place:
+        path = folder / f"{synchronous.lower()}-{next(count)}.db"
+        return Place(url=f"sqlite:///{path}" + (f"?{query}" if query else ""), namespace=_namespace())
+
+    def raw() -> Raw:
+        return RawSqlite(folder / f"{synchronous.lower()}-raw-{next(count)}.db", synchronous=synchronous)
+
+    return Contestant(name=f"sqlite {synchronous}", fresh=fresh, folder=folder, raw=raw)
+
+
+def other(url: str, folder: Path) -> Contestant:
+    """Any other store: fresh namespaces in it, and no raw driver known."""
+    return Contestant(name=redacted(url), fresh=lambda: Place(url=url, namespace=_namespace()), folder=folder)
+
+
+KINDS: Mapping[str, Make] = {"memory": memory, "sqlite": sqlite}
+
+
+def _namespace() -> str:
+    return f"bench-{secrets.token_hex(6)}"
+
+
+@contextmanager
+def contestants(urls: Sequence[str] = DEFAULT_URLS) -> Iterator[list[Contestant]]:
+    """The contestants for these URLs; their temporary files are gone afterwards.
+
+    A SQLite URL says on which disk and with which options to measure: files are made beside the one that it names,
+    which is itself left alone.
+
+    Raises:
+        StoreMisconfigured: a URL that no runner is for, or a folder that cannot be written to.
+    """
+    with ExitStack() as folders:
+        found: list[Contestant] = []
+        for url in urls:
+            make_runner(url)  # its errors say what is wrong with the URL
+            kind = runner_type(urlsplit(url).scheme).name
+            folder = folders.enter_context(_folder(_disk(url) if kind == "sqlite" else None))
+            found.append(_named_apart(KINDS.get(kind, other)(url, folder), found))
+        yield found
+
+
+def _disk(url: str) -> Path:
+    """The folder of the file that a SQLite URL names."""
+    return Path(urlsplit(url).path.removeprefix("/")).parent
+
+
+@contextmanager
+def _folder(beside: Path | None) -> Iterator[Path]:
+    """A folder for files of our own."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=".onceward-bench-", dir=beside, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise StoreMisconfigured(f"no temporary files can be made in {beside}: {error.strerror}") from error
+    with folder as name:
+        yield Path(name).resolve()
+
+
+def _named_apart(contestant: Contestant, others: Sequence[Contestant]) -> Contestant:
+    """The contestant, with a number behind its name if another one has that name already."""
+    names = [other.name for other in others]
+    free = itertools.chain([contestant.name], (f"{contestant.name} #{number}" for number in itertools.count(2)))
+    return replace(contestant, name=next(name for name in free if name not in names))

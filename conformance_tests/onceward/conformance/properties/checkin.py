@@ -1,0 +1,76 @@
+"""The state machine of check-in: several holders, lapses, stale tokens, late copies, operators."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+from hypothesis.stateful import rule
+
+from onceward.conformance.machine import explore, holders, picked, picks
+from onceward.conformance.properties.runs_machine import PAYLOADS, RunsMachine, runs
+from onceward.conformance.property import Property
+from onceward.contracts import CheckIn, Json, OnAbandoned, OnFailed, RunId
+
+
+class CheckinMachine(RunsMachine):
+    """G1, G2, G4-G8: whoever asks, however often and late, for each attempt of a run one is admitted."""
+
+    @rule(
+        run=runs,
+        holder=holders,
+        lease=st.integers(0, 3),
+        on_failed=st.sampled_from(OnFailed),
+        on_abandoned=st.sampled_from((OnAbandoned.RERUN, OnAbandoned.RERUN, OnAbandoned.HOLD)),
+        max_crashes=st.sampled_from((None, 0, 1)),
+        payload=st.sampled_from(PAYLOADS),
+    )
+    def checkin(
+        self,
+        run: RunId,
+        holder: str,
+        lease: int,
+        on_failed: OnFailed,
+        on_abandoned: OnAbandoned,
+        max_crashes: int | None,
+        payload: Json,
+    ) -> None:
+        """A new check-in."""
+        request = CheckIn(
+            run=run,
+            holder=holder,
+            request=self.request(),
+            lease=self.leases[lease % len(self.leases)],
+            on_failed=on_failed,
+            on_abandoned=on_abandoned,
+            max_crashes=max_crashes,
+            payload=payload,
+        )
+        self.checkins.append(request)
+        self.enter(request)
+
+    @rule(pick=picks, last=st.booleans())
+    def repeat_checkin(self, pick: int, last: bool) -> None:
+        """A check-in of earlier arrives again, late or at once."""
+        request = picked(self.checkins[-2:] if last else self.checkins, pick)
+        if request is not None:
+            self.enter(request)
+
+    @rule(pick=picks, holder=holders, hold=st.sampled_from((OnAbandoned.RERUN, OnAbandoned.RERUN, OnAbandoned.HOLD)))
+    def take_over(self, pick: int, holder: str, hold: OnAbandoned) -> None:
+        """A lease comes to its end, and somebody checks in on what it held."""
+        lease = picked(self.issued, pick)
+        self.lapse(pick, False)
+        if lease is not None and isinstance(lease.resource, RunId):
+            request = CheckIn(
+                run=lease.resource, holder=holder, request=self.request(), lease=self.leases[0], on_abandoned=hold
+            )
+            self.checkins.append(request)
+            self.enter(request)
+
+
+MODEL = Property(
+    id="checkin.model",
+    statement="Every answer to a check-in, check-out, renewal, purge, re-arm and forced unlock is the one right answer.",
+    guarantees=("G1", "G2", "G4", "G5", "G6", "G7", "G8", "G14", "C2", "L7"),
+    experiment=explore(CheckinMachine, cases=40, steps=30),
+    weight=2.0,
+)

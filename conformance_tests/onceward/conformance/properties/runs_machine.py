@@ -1,0 +1,420 @@
+"""What the state machines of check-in and queue have in common: every way in which a run goes on or ends."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from hypothesis import strategies as st
+from hypothesis.stateful import invariant, rule
+
+from onceward.conformance.machine import Machine, picked, picks
+from onceward.conformance.model.runs import Known
+from onceward.conformance.trial import Trial
+from onceward.conformance.verdicts import Violated
+from onceward.contracts import (
+    Admission,
+    CheckIn,
+    CheckInOutcome,
+    CheckOut,
+    Ending,
+    Failure,
+    Json,
+    Lease,
+    OnAbandoned,
+    OnFailed,
+    Progress,
+    Purge,
+    Rearm,
+    Renewal,
+    Renewed,
+    Run,
+    RunId,
+    RunQuery,
+    Status,
+)
+
+#: Identities that a careless key would mix up.
+RUNS = (RunId("orders", "a"), RunId("orders", "b"), RunId("orders", "a", '{"site":"x"}'), RunId("orders/a", "b"))
+EXACT_LEASES = (timedelta(seconds=10), timedelta(seconds=1), timedelta(seconds=60), None)
+PATIENT_LEASES = (timedelta(hours=1), timedelta(hours=2), None)
+ENDINGS = (Ending.SUCCEEDED, Ending.FAILED, Ending.RETRY, Ending.RELEASED, Ending.CANCELLED)
+PAYLOADS: tuple[Json, ...] = (None, {"n": 1}, [1, "two"])
+FAR = timedelta(minutes=30)
+ERROR = Failure(type="Oops", message="it broke")
+
+runs = st.sampled_from(RUNS)
+
+
+class RunsMachine(Machine):
+    """Knows every run, asks anything at any time, and compares."""
+
+    def __init__(self, trial: Trial) -> None:
+        super().__init__(trial)
+        self.known: dict[RunId, Known] = {}
+        self.newest: dict[RunId, int] = {}
+        self.issued: list[Lease] = []
+        self.checkins: list[CheckIn] = []
+        self.checkouts: list[CheckOut] = []
+        self.made = 0
+        self.leases = EXACT_LEASES if self.exact else PATIENT_LEASES
+
+    # -- check-in -----------------------------------------------------------------------------------------------
+
+    def enter(self, request: CheckIn) -> None:
+        """Somebody checks in, and is answered as the model says."""
+        found = self.known.get(request.run)
+        before = self.look(request.run)
+        wall = self.wall()
+        expected = CheckInOutcome.ADMITTED if found is None else found.answer(request, self.now_ms, wall)
+        repeated = found is not None and found.asked_by(request.request)
+        answer = self.ask(
+            f"{request.holder}.checkin({request.run}, {request.request}, lease={brief(request.lease, 'for ever')}"
+            + _policy(request)
+            + ")",
+            lambda: self.client(request.holder).executor.checkin(request),
+        )
+        self.expect(
+            self._law(expected, answer.outcome, request),
+            answer.outcome is expected,
+            lambda: f"{request.holder} was told {answer.outcome.value!r}, must be {expected.value!r}",
+        )
+        if expected.admitted and not repeated:
+            self._begin(request, found, answer.run)
+        elif expected is CheckInOutcome.FAILED and found is not None and found.status is Status.RUNNING:
+            found.bury(self.now_ms)
+        else:
+            after = self.look(request.run)
+            self.expect("G5", after == before, lambda: f"a refused or repeated check-in changed {before} into {after}")
+        if repeated:
+            self.tally_repeat(found)
+        self.agrees(request.run, answer.run)
+        self._remaining(request.run, answer)
+
+    def _law(self, expected: CheckInOutcome, got: CheckInOutcome, request: CheckIn) -> str:
+        """Which promise an answer is evidence for."""
+        if any(each.request == request.request for each in self.checkins[:-1]):
+            return "G7"
+        if expected in (CheckInOutcome.TAKEN_OVER, CheckInOutcome.ABANDONED) or got is CheckInOutcome.TAKEN_OVER:
+            return "G8"
+        if expected in (CheckInOutcome.DONE, CheckInOutcome.FAILED, CheckInOutcome.CANCELLED):
+            return "G6"
+        return "J4" if expected is CheckInOutcome.SCHEDULED else "G1"
+
+    def tally_repeat(self, found: Known | None) -> None:
+        """A repetition was answered like the first time (checked by the caller)."""
+        self.expect("G7", found is not None, "a repeated check-in found no run")
+
+    def _begin(self, request: CheckIn, found: Known | None, run: Run) -> None:
+        if found is None:
+            found = self.create(
+                request.run, request.request, run, payload=request.payload, max_crashes=request.max_crashes
+            )
+        found.max_crashes = request.max_crashes
+        self.begin(found, run, request.lease, holder=request.holder, request=request.request)
+
+    def _remaining(self, run: RunId, answer: Admission) -> None:
+        """The time that is left, where the model knows it to the millisecond."""
+        found = self.known[run]
+        if not self.exact or found.status is not Status.RUNNING:
+            return
+        left = None if found.until is None else timedelta(milliseconds=found.until - self.now_ms)
+        told = answer.remaining
+        right = (told is None) == (left is None) and (
+            left is None or told is None or told == left or (left <= timedelta(0) and told <= timedelta(0))
+        )
+        self.expect("C2", right, lambda: f"the lease on {run} has {left} left, the answer said {told}")
+
+    def create(
+        self,
+        run: RunId,
+        origin: str,
+        record: Run,
+        *,
+        payload: Json = None,
+        priority: int = 0,
+        max_crashes: int | None = None,
+    ) -> Known:
+        """A run exists that did not before; its due time is learned from the record."""
+        self.made += 1
+        self.known[run] = Known(
+            run, origin, record.run_at, self.made, payload=payload, priority=priority, max_crashes=max_crashes
+        )
+        return self.known[run]
+
+    def begin(self, found: Known, record: Run, lease: timedelta | None, *, holder: str, request: str) -> None:
+        """A holder was admitted: its token is larger than every earlier one, and the lease says what was asked."""
+        got = record.lease
+        if got is None:
+            raise self.trial.keep(Violated("C2", f"{holder} was admitted to {found.id} without a lease"))
+        newest = self.newest.get(found.id, 0)
+        self.expect("G2", got.token > newest, lambda: f"token {got.token} of {found.id} does not exceed {newest}")
+        right = (got.resource, got.holder, got.request) == (found.id, holder, request)
+        self.expect("C2", right, lambda: f"the lease {got} is not the one that {holder} asked for with {request}")
+        if self.exact:
+            self.expect("C2", got.duration == lease, lambda: f"asked for a lease of {lease}, got {got.duration}")
+        self.newest[found.id] = got.token
+        found.start(got, self.ends(lease))
+        self.issued.append(got)
+
+    def ends(self, lease: timedelta | None) -> int | None:
+        """When a lease that begins now ends, in the model's time; where time is not ours, it never does by itself."""
+        if lease is None or not self.exact:
+            return None if lease is None else 2**60
+        return self.now_ms + lease // timedelta(milliseconds=1)
+
+    # -- the ways to go on --------------------------------------------------------------------------------------
+
+    @rule(pick=picks, ending=st.sampled_from(ENDINGS), how=st.integers(0, 3), payload=st.sampled_from(PAYLOADS))
+    def checkout(self, pick: int, ending: Ending, how: int, payload: Json) -> None:
+        """Some lease's holder, perhaps of long ago, checks out."""
+        lease = picked(self.issued[-4:] if how % 2 else self.issued, pick)
+        if lease is None:
+            return
+        again = ending in (Ending.RETRY, Ending.RELEASED)
+        request = CheckOut(
+            lease=lease,
+            ending=ending,
+            result=payload if ending in (Ending.SUCCEEDED, Ending.FAILED) else None,
+            error=ERROR if ending in (Ending.FAILED, Ending.RETRY) else None,
+            after=FAR if again and how == 1 else None,
+            at=self.wall() + FAR if again and how == 2 else None,
+            request=self.request(),
+        )
+        self.checkouts.append(request)
+        self.leave(request)
+
+    @rule(pick=picks)
+    def repeat_checkout(self, pick: int) -> None:
+        """A check-out of earlier arrives again."""
+        request = picked(self.checkouts, pick)
+        if request is not None:
+            self.leave(request)
+
+    def leave(self, request: CheckOut) -> None:
+        """A check-out is recorded exactly if its token is the newest, or it was recorded before."""
+        run, found, before = request.run, self.known.get(request.run), self.look(request.run)
+        repeated = found is not None and found.recorded(request)
+        newest = found is not None and found.held_by(request.lease) and not repeated
+        early = self.wall()
+        answer = self.ask(
+            f"{request.lease.holder}.checkout({run}, token {request.lease.token}, {request.ending.value}, "
+            f"{request.request})",
+            lambda: self.client(request.lease.holder).executor.checkout([request])[0],
+        )
+        law = "G7" if repeated else "G6" if newest else "G4"
+        self.expect(law, answer is (newest or repeated), lambda: f"the check-out was answered {answer}")
+        after = self.look(run)
+        if newest and found is not None and after is not None:
+            due = self._due_after(request, after, early)
+            found.finish(request, due, self.now_ms)
+            self.agrees(run, after)
+        else:
+            self.expect(law, after == before, lambda: f"a stale or repeated check-out changed {before} into {after}")
+
+    def _due_after(self, request: CheckOut, after: Run, early: datetime) -> datetime | None:
+        if request.ending not in (Ending.RETRY, Ending.RELEASED):
+            return None
+        if request.at is not None:
+            return floored(request.at)
+        return self.due_now(after, early, request.after or timedelta(0))
+
+    def due_now(self, record: Run, early: datetime, after: timedelta = timedelta(0)) -> datetime:
+        """The record's due time, which must be so long after some moment of the call that ends now."""
+        slack = timedelta(0) if self.exact else timedelta(milliseconds=50)
+        right = floored(early) + after - slack <= record.run_at <= self.wall() + after + slack
+        self.expect("C2", right, lambda: f"{record.id} is due at {record.run_at}, asked {after} after {early}")
+        return record.run_at
+
+    @rule(pick=picks, lease=st.integers(0, 2), done=st.integers(0, 2))
+    def renew(self, pick: int, lease: int, done: int) -> None:
+        """Some lease's holder renews it."""
+        held = picked(self.issued, pick)
+        if held is None or not isinstance(held.resource, RunId):
+            return
+        duration = None if lease == 0 else self.leases[lease % (len(self.leases) - 1)]
+        found, before = self.known.get(held.resource), self.look(held.resource)
+        live = found is not None and found.held_by(held) and not found.lapsed(self.now_ms)
+        stopping = found is not None and found.cancel_requested
+        progress = Progress(done=done) if done else None
+        answer = self.ask(
+            f"{held.holder}.renew({held.resource}, token {held.token}, {brief(duration)})",
+            lambda: self.client(held.holder).executor.renew(
+                [Renewal(lease=held, duration=duration, progress=progress)]
+            )[0],
+        )
+        expected = Renewed.LOST if not live else Renewed.CANCELLING if stopping else Renewed.HELD
+        law = "L7" if live else "G4"
+        self.expect(law, answer is expected, lambda: f"the renewal was answered {answer.value}, must be {expected}")
+        after = self.look(held.resource)
+        if found is None or not live:
+            self.expect("G4", after == before, lambda: f"a stale renewal changed {before} into {after}")
+            return
+        if found.until is not None:
+            found.until = self.ends(duration or held.duration)
+        kept = after is not None and (progress is None or after.progress == progress)
+        self.expect("C2", kept, lambda: f"the progress {progress} was not kept: {after}")
+        self.agrees(held.resource, after)
+
+    # -- time ---------------------------------------------------------------------------------------------------
+
+    @rule(ms=st.sampled_from((1, 999, 1_000, 10_000, 61_000)))
+    def time_passes(self, ms: int) -> None:
+        """Where the clock is ours, any lease may lapse; else nothing happens."""
+        self.pass_ms(ms)
+
+    @rule(pick=picks, short=st.booleans())
+    def lease_ends(self, pick: int, short: bool) -> None:
+        """A live lease comes to its very end, or to the last millisecond before it."""
+        self.lapse(pick, short)
+
+    def lapse(self, pick: int, short: bool) -> None:
+        """One of the live leases lapses, or nearly."""
+        live = [found for found in self.known.values() if found.live(self.now_ms) and found.until is not None]
+        found = picked(live, pick)
+        if found is None or found.until is None:
+            return
+        if self.exact:
+            self.pass_ms(found.until - self.now_ms - short)
+            return
+        lease = next(lease for lease in reversed(self.issued) if lease.token == found.token)
+        self.trial.harness.lapse(self.runner, lease)
+        self.trial.say(f"-- the lease {lease.token} of {lease.holder} on {found.id} lapses --")
+        found.until = self.now_ms
+
+    # -- the operator -------------------------------------------------------------------------------------------
+
+    @rule(run=runs, guarded=st.booleans(), pick=picks)
+    def force(self, run: RunId, guarded: bool, pick: int) -> None:
+        """An operator takes a run from its holder, perhaps one of long ago."""
+        found, before = self.known.get(run), self.look(run)
+        tokens = [lease.token for lease in self.issued if lease.resource == run]
+        token = picked(tokens, pick) if guarded else None
+        live = found is not None and found.live(self.now_ms) and token in (None, found.token)
+        answer = self.ask(
+            f"operator.force_unlock({run}, token={token})",
+            lambda: self.runner.lifecycle.force_unlock(run, token=token),
+        )
+        after = self.look(run)
+        if found is None or not live or before is None or after is None:
+            same = answer is None and after == before
+            self.expect("G4", same, lambda: f"nobody held it, but the answer was {answer} and it is now {after}")
+            return
+        self.expect("C2", answer == before.lease, lambda: f"forced off {before.lease}, the answer said {answer}")
+        self.expect("G2", after.token > found.token, lambda: f"the token stayed at {after.token} when it was forced")
+        self.newest[run] = after.token
+        found.fence(after.token, self.now_ms)
+        self.agrees(run, after)
+
+    @rule(run=runs, stale=st.booleans())
+    def rearm(self, run: RunId, stale: bool) -> None:
+        """An operator re-arms a run, perhaps with a token of earlier."""
+        found, before, early = self.known.get(run), self.look(run), self.wall()
+        token = (found.token if found is not None else 1) - stale
+        if token < 0:
+            return
+        answer = self.ask(
+            f"operator.rearm({run}, token {token})",
+            lambda: self.runner.lifecycle.rearm([Rearm(run=run, token=token)])[0],
+        )
+        fits = found is not None and found.token == token
+        waits = fits and found is not None and found.status is Status.SCHEDULED and found.rearmed
+        done = fits and found is not None and found.status.ended
+        self.expect("C2", answer is bool(waits or done), lambda: f"the re-arm was answered {answer}")
+        after = self.look(run)
+        if done and found is not None and after is not None:
+            found.revive(self.due_now(after, early))
+            self.agrees(run, after)
+        else:
+            self.expect("G5", after == before, lambda: f"a re-arm without effect changed {before} into {after}")
+
+    @rule(pick=st.integers(0, 3), keep=st.sampled_from((0, 0, 1)))
+    def purge(self, pick: int, keep: int) -> None:
+        """Ended runs go, what is live stays, and a token never comes back."""
+        statuses = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
+        job = ("orders", None)[pick % 2]
+        doomed = self._doomed(job, keep)
+        request = Purge(older_than=timedelta(0), job=job, keep_last=keep, statuses=statuses)
+        answer = self.ask(f"operator.purge({job}, keep_last={keep})", lambda: self.runner.lifecycle.purge(request))
+        if keep == 0:
+            self.expect("C2", answer == len(doomed), lambda: f"{answer} runs were purged, must be {len(doomed)}")
+        for run in list(self.known):
+            gone = self.look(run) is None
+            if not self.known[run].status.ended:
+                self.expect("G14", not gone, lambda run=run: f"{run} was purged while live")  # type: ignore[misc]
+            if gone:
+                self.expect("G14", run in doomed or keep > 0, f"{run} was purged and was not asked for")
+                del self.known[run]
+        for kept in {run.job for run in doomed} if keep else ():
+            left = [found for found in self.known.values() if found.id.job == kept and found.status.ended]
+            self.expect("G14", len(left) == keep, f"{len(left)} ended runs of {kept} are left, must be {keep}")
+
+    def _doomed(self, job: str | None, keep: int) -> set[RunId]:
+        """What a purge of everything ended takes, but for the latest of each job."""
+        ended = [found for found in self.known.values() if found.status.ended and job in (None, found.id.job)]
+        crowded = {f.id.job for f in ended if sum(other.id.job == f.id.job for other in ended) > keep}
+        return {found.id for found in ended if found.id.job in crowded}
+
+    # -- looking ------------------------------------------------------------------------------------------------
+
+    def look(self, run: RunId) -> Run | None:
+        """The run's record; not part of the history."""
+        try:
+            return self.runner.executor.check(run)
+        except Exception as error:
+            raise self.trial.blame(error, f"check({run})") from error
+
+    def agrees(self, run: RunId, record: Run | None) -> None:
+        """The record is what the model knows."""
+        found = self.known.get(run)
+        if found is None or record is None:
+            self.expect("C2", found is None and record is None, lambda: f"{run}: {record}, must be {found}")
+            return
+        self.expect("C2", record.id == run and not found.differences(record), lambda: found.differences(record))
+
+    @rule(status=st.sampled_from(Status), pick=picks)
+    def listing(self, status: Status, pick: int) -> None:
+        """Listings and counts show what the model knows."""
+        by_order = sorted(self.known.values(), key=lambda found: found.order)
+        oldest = bool(pick % 2)
+        expected = [found.id for found in (by_order if oldest else reversed(by_order)) if found.status is status]
+        query = RunQuery(statuses=frozenset({status}), oldest_first=oldest)
+        listed = self.ask(f"runs({status.value})", lambda: self.runner.lifecycle.runs(query))
+        self.expect("C2", [run.id for run in listed] == expected, lambda: f"listed {listed}, must be {expected}")
+        self._lapsed_and_counts(by_order)
+
+    def _lapsed_and_counts(self, by_order: list[Known]) -> None:
+        query = RunQuery(lapsed=True, oldest_first=True)
+        late = [run.id for run in self.ask("runs(lapsed)", lambda: self.runner.lifecycle.runs(query))]
+        lapsed = [found.id for found in by_order if found.lapsed(self.now_ms)]
+        self.expect("C2", late == lapsed, lambda: f"listed as lapsed: {late}, must be {lapsed}")
+        counts: dict[str, dict[Status, int]] = {}
+        for found in by_order:
+            of_job = counts.setdefault(found.id.job, {})
+            of_job[found.status] = of_job.get(found.status, 0) + 1
+        shown = self.ask("counts()", self.runner.lifecycle.counts)
+        plain = {job: {s: n for s, n in of.items() if n} for job, of in shown.items() if any(of.values())}
+        self.expect("C2", plain == counts, lambda: f"counted {plain}, must be {counts}")
+
+    @invariant()
+    def nothing_else_changed(self) -> None:
+        """Every run is as the model knows it, also those that were not asked for."""
+        for run in RUNS:
+            self.agrees(run, self.look(run))
+
+
+def floored(instant: datetime) -> datetime:
+    """To whole milliseconds, as stores keep time."""
+    return instant.replace(microsecond=instant.microsecond // 1000 * 1000)
+
+
+def brief(span: timedelta | None, without: str = "its own") -> str:
+    """A duration in a few letters."""
+    return without if span is None else f"{span.total_seconds():g}s"
+
+
+def _policy(request: CheckIn) -> str:
+    """What is unusual about a check-in."""
+    parts = [f", {request.on_failed.value}"] if request.on_failed is OnFailed.RERUN else []
+    parts += [", hold"] if request.on_abandoned is OnAbandoned.HOLD else []
+    parts += [f", max_crashes={request.max_crashes}"] if request.max_crashes is not None else []
+    return "".join(parts)

@@ -1,0 +1,68 @@
+"""Properties as data: what is promised, of whom it is asked, and the experiment that tries to break it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from onceward.conformance.trial import Trial
+from onceward.contracts import Traits
+
+Experiment: TypeAlias = Callable[[Trial], None]
+"""One round of a property: raises ``Violated``, or returns. The same seed makes the same cases."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Property:
+    """One line of the report.
+
+    Attributes:
+        id: stable name, ``<area>.<what>``.
+        statement: the promise in one sentence.
+        guarantees: ids (see ``STATEMENTS``) that every run must evaluate at least once, or it counts as not executed.
+        needs: names of traits that a store must have for the promise to be asked of it.
+        experiment: one round.
+        weight: its share of the time, compared with others.
+    """
+
+    id: str
+    statement: str
+    guarantees: tuple[str, ...]
+    experiment: Experiment
+    needs: tuple[str, ...] = ()
+    weight: float = 1.0
+
+    def missing(self, traits: Traits) -> str | None:
+        """Why the property is not asked of such a store; None: it is."""
+        lacking = [name for name in self.needs if not getattr(traits, name)]
+        return f"needs the trait {' and '.join(lacking)}" if lacking else None
+
+
+STATEMENTS = {
+    "A1": "A healthy store answers every valid request.",
+    "C2": "Every answer and every listing agrees with what happened before.",
+    "C3": "Nothing is recorded that nobody asked for.",
+    "G1": "For each attempt of a run at most one check-in or claim is admitted.",
+    "G2": "Tokens of a resource strictly increase, across holders, forced unlocks, purges and re-creation.",
+    "G3": "Two leases on one resource never overlap.",
+    "G4": "A stale token changes nothing, and its holder is told so.",
+    "G5": "A refused request changes nothing and leaves nothing behind.",
+    "G6": "An acknowledged check-out is final, and durable where the store is.",
+    "G7": "Repeating a request has no second effect and gives the first answer.",
+    "G8": "What a dead holder had becomes available after the lease, and not before.",
+    "G11": "Concurrent edits of a configuration are never lost; versions never come back.",
+    "G12": "Limits on running jobs hold in every interleaving.",
+    "G13": "Claims go by priority, then run_at, then submission.",
+    "G14": "Purging never deletes what is live.",
+    "G15": "A watch misses no change.",
+    "G16": "Bad input is refused as InvalidRequest with nothing changed, and no driver's error comes out.",
+    "J4": "No run starts before its time.",
+    "J6": "After all is quiet, nothing submitted was lost.",
+    "L4": "A counter guarded by a lock and its token loses no update.",
+    "L6": "A refusal is justified by somebody else's hold.",
+    "L7": "A holder is told that it lost only what it can have lost.",
+    "P1": "Payloads, results and configurations come back as they went in.",
+    "R1": "Refused requests leave nothing that grows.",
+    "T1": "The store has the traits that it declares.",
+}

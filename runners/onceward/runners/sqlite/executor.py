@@ -1,0 +1,195 @@
+"""Check-in, renewal, check-out: the right to run one run."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from onceward.contracts import transitions
+from onceward.contracts.executor import Executor
+from onceward.contracts.records import Ending, LockId, Run, RunId
+from onceward.contracts.requests import Admission, CheckIn, CheckInOutcome, CheckOut, Renewal, Renewed
+from onceward.contracts.times import span_ms, to_ms
+from onceward.contracts.transitions import Entry, Now
+from onceward.runners.sqlite import locks, rows
+from onceward.runners.sqlite.base import Base, remaining
+from onceward.runners.sqlite.rows import NEXT
+
+# checkin: create a run that its maker holds, unless it exists.
+#   Params: ns, job, key, stamp, run_at, created, origin, payload, max_crashes, request, holder, lease_ms, expires,
+#   until, started.
+#   Result: row count 1 and the new id, which is its token too; 0: it exists, nothing changed.
+#   Guarantees G1, G2: the id is the counter's next, and moves it on by being there.
+CREATE_HELD = f"""
+INSERT INTO runs (
+    id, ns, job, key, stamp, status, run_at, created, origin, payload, max_crashes, attempt, token, request, holder,
+    lease_ms, expires, until, started
+) VALUES (
+    {NEXT}, ?, ?, ?, ?, 'running', ?, ?, ?, ?, ?, 1,
+    {NEXT}, ?, ?, ?, ?, ?, ?
+) ON CONFLICT (ns, job, key, stamp) DO NOTHING
+"""
+
+# renew: a lease ends later, if it is the newest and has not lapsed.
+#   Params: see ``_renew``.   Result: (cancel_requested), or no row: lost, nothing changed.   Guarantee G4.
+RENEW = """
+UPDATE runs SET
+    until = CASE WHEN lease_ms IS NULL THEN until ELSE coalesce(:until, until) END,
+    expires = CASE WHEN lease_ms IS NULL THEN expires ELSE coalesce(:expires, expires) END,
+    lease_ms = CASE WHEN lease_ms IS NULL THEN lease_ms ELSE coalesce(:lease_ms, lease_ms) END,
+    progress = coalesce(:progress, progress)
+WHERE ns = :ns AND job = :job AND key = :key AND stamp = :stamp
+    AND status = 'running' AND token = :token AND request = :request AND (until IS NULL OR until > :elapsed)
+RETURNING cancel_requested
+"""
+
+# checkout: an attempt has ended, if its token is still the newest; lapsed or not.
+#   Params: see ``_checkout``.   Result: row count 1 recorded, 0 stale: nothing changed.   Guarantees G4, G6.
+CHECKOUT = """
+UPDATE runs SET
+    status = :status, queue = :queue, run_at = coalesce(:due, run_at), result = :result, error = :error,
+    failures = failures + :failed, claimed = 0, lease_ms = NULL, expires = NULL, until = NULL, ended = :ended,
+    cancel_requested = 0, attempt_ended = :wall, ending = :ending, checkout = :checkout
+WHERE ns = :ns AND job = :job AND key = :key AND stamp = :stamp
+    AND status = 'running' AND token = :token AND request = :request
+"""
+
+
+class ExecutorPart(Base, Executor):
+    """The part of ``Executor`` that is about single runs."""
+
+    def checkin(self, request: CheckIn) -> Admission:
+        """See ``Executor.checkin``. A refusal is a read: it neither writes nor waits for other processes."""
+        if request.payload is not None:
+            request = replace(request, payload=self._text(request.payload, "payload"))
+        with self._database.glance() as connection:
+            if rows.exists(connection, self._ns, request.run):
+                answer = self._refuse(connection, request)
+            else:
+                answer = self._create(connection, request)
+        return answer or self._admit(request)
+
+    def _refuse(self, connection: sqlite3.Connection, request: CheckIn) -> Admission | None:
+        """The answer to a check-in that changes nothing; None: it would."""
+        found, now = rows.find(connection, self._ns, request.run), self._now()
+        outcome, entry = transitions.checkin(found, request, now, token=_none_yet, sequence=_none_yet)
+        return _admission(outcome, entry, now) if entry is found else None
+
+    def _create(self, connection: sqlite3.Connection, request: CheckIn) -> Admission | None:
+        """The admission to a run that this makes, in one statement; None: somebody else made it just now."""
+        run, now = request.run, self._now()
+        lease_ms = None if request.lease is None else span_ms(request.lease)
+        cursor = self._database.execute_alone(
+            connection,
+            CREATE_HELD,
+            (
+                self._ns, run.job, run.key, run.stamp, now.wall, now.wall, request.request, request.payload,
+                request.max_crashes, request.request, request.holder, lease_ms,
+                None if lease_ms is None else now.wall + lease_ms,
+                None if lease_ms is None else now.elapsed + lease_ms,
+                now.wall,
+            ),
+        )  # fmt: skip
+        number = cursor.lastrowid
+        if cursor.rowcount != 1 or number is None:
+            return None
+        outcome, entry = transitions.checkin(None, request, now, token=lambda: number, sequence=lambda: number)
+        return _admission(outcome, entry, now)
+
+    def _admit(self, request: CheckIn) -> Admission:
+        """The answer to a check-in on a run that was there, whatever became of it meanwhile."""
+        with self._database.write() as connection:
+            found, now = rows.find(connection, self._ns, request.run), self._now()
+            if found is None:
+                created = self._create(connection, request)
+                assert created is not None  # it was absent a moment ago, in this transaction
+                return created
+            outcome, entry = transitions.checkin(
+                found, request, now, token=lambda: rows.draw(connection), sequence=_none_yet
+            )
+            rows.write(connection, found, entry)
+        return _admission(outcome, entry, now)
+
+    def renew(self, renewals: Sequence[Renewal]) -> Sequence[Renewed]:
+        with self._database.write() as connection:
+            now = self._now()
+            return [
+                locks.renew(connection, self._ns, renewal, now)
+                if isinstance(renewal.lease.resource, LockId)
+                else self._renew(connection, renewal.lease.resource, renewal, now)
+                for renewal in renewals
+            ]
+
+    def _renew(self, connection: sqlite3.Connection, run: RunId, renewal: Renewal, now: Now) -> Renewed:
+        duration = renewal.duration or renewal.lease.duration
+        lease_ms = None if duration is None else span_ms(duration)
+        token, request = rows.proof(renewal.lease)
+        kept = connection.execute(
+            RENEW,
+            {
+                "ns": self._ns, "job": run.job, "key": run.key, "stamp": run.stamp, "token": token, "request": request,
+                "lease_ms": lease_ms,
+                "until": None if lease_ms is None else now.elapsed + lease_ms,
+                "expires": None if lease_ms is None else now.wall + lease_ms,
+                "progress": rows.progress_text(renewal.progress),
+                "elapsed": now.elapsed,
+            },
+        ).fetchall()  # fmt: skip
+        if not kept:
+            return Renewed.LOST
+        return Renewed.CANCELLING if kept[0][0] else Renewed.HELD
+
+    def checkout(self, checkouts: Sequence[CheckOut]) -> Sequence[bool]:
+        results = [self._text(each.result, "result") for each in checkouts]
+        with self._database.write() as connection:
+            now = self._now()
+            return [
+                self._checkout(connection, each, result, now) for each, result in zip(checkouts, results, strict=True)
+            ]
+
+    def _checkout(self, connection: sqlite3.Connection, request: CheckOut, result: str | None, now: Now) -> bool:
+        run = request.run
+        again = request.ending in (Ending.RETRY, Ending.RELEASED)
+        token, proof = rows.proof(request.lease)
+        cursor = connection.execute(
+            CHECKOUT,
+            {
+                "ns": self._ns, "job": run.job, "key": run.key, "stamp": run.stamp, "token": token, "request": proof,
+                "status": "scheduled" if again else request.ending.value,
+                "queue": 0 if again else None,
+                "due": _due(request, now) if again else None,
+                "result": None if again else result,
+                "error": rows.failure_text(request.error),
+                "failed": request.ending in (Ending.FAILED, Ending.RETRY),
+                "ended": None if again else now.wall,
+                "wall": now.wall,
+                "ending": request.ending.value,
+                "checkout": request.request,
+            },
+        )  # fmt: skip
+        if cursor.rowcount == 1:
+            return True
+        recorded, _ = transitions.checkout(rows.find(connection, self._ns, run), request, now)
+        return recorded  # True: the repetition of one that was recorded before
+
+    def check(self, run: RunId) -> Run | None:
+        with self._database.read() as connection:
+            found = rows.find(connection, self._ns, run)
+        return None if found is None else rows.public(found)
+
+
+def _none_yet() -> int:
+    """A number for a trial run of a transition, whose outcome is looked at and not written."""
+    return 0
+
+
+def _admission(outcome: CheckInOutcome, entry: Entry, now: Now) -> Admission:
+    return Admission(outcome=outcome, run=rows.public(entry), remaining=remaining(entry, now))
+
+
+def _due(request: CheckOut, now: Now) -> int:
+    if request.at is not None:
+        return to_ms(request.at)
+    return now.wall + (span_ms(request.after) if request.after is not None else 0)
