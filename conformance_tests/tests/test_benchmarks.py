@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import io
 import itertools
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
@@ -22,7 +24,7 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from onceward.benchmarks.bench import Bench, Plan
+from onceward.benchmarks.bench import Bench, Entrant, Plan, growth
 from onceward.benchmarks.cli import bench
 from onceward.benchmarks.contestants import Contestant, Place, contestants
 from onceward.benchmarks.measures import MEASURES
@@ -102,6 +104,7 @@ def test_spread_does_not_mind_the_order_and_one_outlier() -> None:
 def test_ratios_are_taken_within_a_round_so_a_slow_machine_cancels_out() -> None:
     spread = ratios([50, 5, 500], [100, 10, 1000])
     assert spread == Spread(median=0.5, p10=0.5, p90=0.5)
+    assert ratios([100, 1, 1], [50, 1, 1]).median == 1  # not 102 to 52
     with pytest.raises(ValueError, match="zip"):
         ratios([1], [1, 2])
 
@@ -181,6 +184,15 @@ def test_threads_share_the_steps_and_an_error_in_one_is_raised() -> None:
         lap(Lane(name="A", task=Task(failing), threads=4), range(20))
 
 
+def test_the_garbage_collector_rests_only_while_a_lap_is_timed() -> None:
+    states = {"step": set[bool](), "prepare": set[bool]()}
+    task = Task(lambda _: states["step"].add(gc.isenabled()), prepare=lambda _: states["prepare"].add(gc.isenabled()))
+    list(interleave([Lane(name="A", task=task)], TINY))
+    assert states == {"step": {False}, "prepare": {True}}
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
+
+
 def test_lanes_of_the_same_name_are_refused() -> None:
     lane = Lane(name="A", task=Task(lambda _: None))
     with pytest.raises(ValueError, match="names"):
@@ -255,6 +267,7 @@ def test_a_wrong_url_is_refused_before_anything_is_measured(url: str) -> None:
 def memory_contestant(folder: Path) -> Contestant:
     return Contestant(
         name="memory",
+        kind="memory",
         fresh=lambda: Place(url="memory://", namespace="bench"),
         folder=folder,
         raw=RawMemory,
@@ -384,6 +397,27 @@ def test_ctrl_c_keeps_the_rounds_that_were_completed(tmp_path: Path, monkeypatch
     assert {(row.rounds, row.complete) for row in results} == {(3, False)}
     assert not [row for row in rows if isinstance(row, Footprint | Growth)]
     assert "(incomplete)" in text(rows)
+
+
+def test_growth_is_cost_at_the_longest_against_cost_at_the_shortest() -> None:
+    time = FakeTime()
+    queues = [
+        Entrant(lane=time.lane(f"{length}", cost), contestant="memory", role=Role.RUNNER, length=length)
+        for length, cost in ((10, 1_000), (20, 2_000), (30, 3_000))
+    ]
+    rounds = list(interleave([each.lane for each in queues], Pace(rounds=3, seconds=0.001), clock=time))
+    (found,) = growth("memory", queues, rounds)
+    assert (found.shortest, found.longest) == (10, 30)
+    assert found.factor.median == pytest.approx(3.0)
+    assert list(growth("memory", queues, [])) == []
+
+
+def test_memory_is_measured_once_per_kind_of_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onceward.benchmarks.bench.measured", lambda place, count: iter([Point(0, 1), Point(count, 1)]))
+    one, other = memory_contestant(tmp_path), replace(memory_contestant(tmp_path), kind="other", name="slow")
+    quick = replace(other, name="quick")
+    rows = list(Bench(Plan(contestants=[other, one, quick], measures=(), checkins=10)).run())
+    assert [row.contestant for row in rows if isinstance(row, Footprint)] == ["quick", "memory"]
 
 
 # -- verdicts -------------------------------------------------------------------------------------------------------

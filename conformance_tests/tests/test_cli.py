@@ -304,6 +304,8 @@ def other_package(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
             raise InvalidRequest("name", name, "a good one")
         if name == "missing":
             raise ModuleNotFoundError("No module named 'hypothesis'", name="hypothesis")
+        if name == "seven":
+            raise typer.Exit(7)
         typer.echo(name.upper() if loud else name)
         return Exit.NO if name == "no" else None
 
@@ -322,6 +324,7 @@ def other_package(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_other_packages_add_commands() -> None:
     assert onceward("greet", "ann", "--loud").stdout == "ANN\n"
     assert onceward("greet", "no").exit_code == Exit.NO
+    assert onceward("greet", "seven").exit_code == 7
     assert onceward("greet", "bad").exit_code == Exit.USAGE
     assert onceward("greet", "--nosuch").exit_code == Exit.USAGE
     assert "--loud" in onceward("greet", "--help").stdout

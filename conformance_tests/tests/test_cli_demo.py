@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sqlite3
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -40,7 +41,7 @@ REPORT = DemoReport(
 )
 
 
-class Answer(Record, frozen=True):
+class Answer(Record, frozen=True, kw_only=True):
     exit_code: int
     stdout: str
     stderr: str
@@ -96,7 +97,10 @@ def test_a_demonstration_that_cannot_run(tmp_path: Path) -> None:
 
 
 def test_the_live_picture_says_who_was_killed() -> None:
-    workers = (WorkerProgress(worker=1, pid=11, ended=5, alive=False), WorkerProgress(worker=2, pid=12, ended=7))
+    workers = (
+        WorkerProgress(worker=1, pid=11, ended=5, alive=False, killed=True),
+        WorkerProgress(worker=2, pid=12, ended=7),
+    )
     progress = DemoProgress(
         orders=20, ended=12, admitted=13, refused=3, takeovers=0, killed="ORD-9", seconds=1.0, workers=workers
     )
@@ -172,6 +176,14 @@ def test_a_broken_promise_is_a_no(app: typer.Typer, monkeypatch: pytest.MonkeyPa
 )
 def test_what_cannot_be_examined(app: typer.Typer, args: list[str]) -> None:
     assert call(app, *args).exit_code == Exit.USAGE
+
+
+def test_a_file_of_another_program_is_no_broken_promise(app: typer.Typer, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "other.db") as other:
+        other.execute("CREATE TABLE theirs (x)")
+    result = call(app, f"sqlite:///{tmp_path}/other.db")
+    assert result.exit_code == Exit.USAGE
+    assert "another program" in result.stderr
 
 
 def test_a_harness_of_ones_own_is_found_in_the_working_directory(

@@ -21,12 +21,15 @@ from onceward.contracts import (
     Runner,
     RunSpec,
     Status,
+    StoreError,
     WaitTimeout,
 )
 from onceward.runners.clock import ManualClock
+from onceward.runners.factory import DEFAULT_NAMESPACE, open_runner
 from onceward.runners.memory import MemoryStore
+from onceward.runners.sqlite import SqliteStore
 from onceward.toolkit import keys
-from onceward.toolkit.director import DEFAULT_CHANNEL, Director, NotAdmitted, Refused, current, seed_view
+from onceward.toolkit.director import CheckedIn, Director, NotAdmitted, Refused, current, seed_view
 
 HOUR = timedelta(hours=1)
 JOB = "order-processing"
@@ -37,9 +40,13 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-@pytest.fixture
-def runner(clock: ManualClock) -> Runner:
-    return Runner.of(MemoryStore("orders", clock), namespace="orders")
+@pytest.fixture(params=["memory", "sqlite"])
+def runner(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path) -> Iterator[Runner]:
+    if request.param == "memory":
+        yield Runner.of(MemoryStore("orders", clock), namespace="orders")
+        return
+    with Runner.of(SqliteStore(tmp_path / "jobs.db", "orders", clock, synchronous="OFF"), namespace="orders") as made:
+        yield made
 
 
 @pytest.fixture
@@ -149,6 +156,17 @@ def test_d12_a_body_sees_its_arguments_and_its_check_in(director: Director) -> N
     assert found(director, "x-1").status is Status.SUCCEEDED
 
 
+def test_what_the_body_sets_is_kept_where_it_returns_nothing(director: Director) -> None:
+    @director.checkin(JOB, key="{order_id}")
+    def process(order_id: str) -> None:
+        run = current()
+        assert run is not None
+        run.result = f"set by {order_id}"
+
+    process("{order_id}")  # what comes in as data is no template
+    assert found(director, "{order_id}").result == "set by {order_id}"
+
+
 def test_a_method_can_be_decorated_and_a_callable_makes_the_key(director: Director) -> None:
     class Shop:
         @director.checkin(JOB, key=lambda shop, order_id: f"{type(shop).__name__}/{order_id}")
@@ -249,7 +267,7 @@ def test_g16_bad_payloads_are_refused_before_anything_is_written(director: Direc
 
 def test_d24_d26_defaults_and_what_can_be_inspected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Director("memory://") as director:
-        assert (director.namespace, dict(director.stamp)) == (DEFAULT_CHANNEL, {"type": "director"})
+        assert (director.namespace, dict(director.stamp)) == (DEFAULT_NAMESPACE, {"type": "director"})
     with Director("memory://?namespace=mine") as director:
         assert director.namespace == "mine"
     with Director({"type": "memory", "namespace": "said"}, namespace="wins") as director:
@@ -292,13 +310,16 @@ def test_d20_stamps_separate_runs(runner: Runner) -> None:
     assert [run.id for run in test.list()] == [RunId.of(JOB, "a", {"environment": "test"})]
 
 
-def test_a_runner_that_was_given_stays_open_and_one_opened_here_is_closed(runner: Runner, tmp_path: Path) -> None:
-    with Director(runner) as director, director.checkin(JOB, "a"):
-        pass
-    assert runner.executor.check(director.run_id(JOB, "a")) is not None
-    with Director(f"sqlite:///{tmp_path}/x.db") as opened:
-        opened.checkin(JOB, "a").ask()
+def test_a_runner_that_was_given_stays_open_and_one_opened_here_is_closed(tmp_path: Path) -> None:
+    with open_runner(f"sqlite:///{tmp_path}/x.db", namespace="x") as given:
+        with Director(given) as director, director.checkin(JOB, "a"):
+            pass
+        assert given.executor.check(director.run_id(JOB, "a")) is not None
+    with Director(f"sqlite:///{tmp_path}/x.db", namespace="x") as opened:
+        assert opened.check(JOB, "a") is not None
     opened.close()
+    with pytest.raises(StoreError):
+        opened.check(JOB, "a")
 
 
 def test_g17_what_is_held_at_the_close_is_reported(runner: Runner, caplog: pytest.LogCaptureFixture) -> None:
@@ -309,11 +330,12 @@ def test_g17_what_is_held_at_the_close_is_reported(runner: Runner, caplog: pytes
     assert "1 runs still checked in: order-processing/left-open" in caplog.text
 
 
-def test_m58_a_store_that_is_not_shared_is_said_once(runner: Runner, caplog: pytest.LogCaptureFixture) -> None:
+def test_m58_a_store_that_is_not_shared_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    with Director(runner) as director:
-        director.checkin(JOB, "a").ask()
-    assert caplog.text.count("not shared between processes") == 1
+    with Director(f"sqlite:///{tmp_path}/x.db") as shared, shared.checkin(JOB, "a"):
+        assert "not shared" not in caplog.text
+    with Director("memory://") as director, director.checkin(JOB, "a"):
+        assert caplog.text.count("not shared between processes") == 1
 
 
 # -- the end of a run -------------------------------------------------------------------------------------------
@@ -383,7 +405,7 @@ def test_a_failure_can_be_checked_out_by_hand(director: Director) -> None:
 def test_a_second_checkout_of_a_check_in_is_a_mistake(director: Director) -> None:
     run = director.checkin(JOB, "a")
     run.checkout(1)
-    with pytest.raises(InvalidRequest, match="succeeded already"):
+    with pytest.raises(InvalidRequest, match="is succeeded already"):
         run.checkout(2)
     assert found(director, "a").result == 1
 
@@ -462,6 +484,40 @@ def test_g4_whoever_lost_the_run_records_nothing(director: Director, other: Dire
             second.result = "in time"
     run = found(director, "a")
     assert (run.status, run.result, first.lost.is_set()) == (Status.SUCCEEDED, "in time", True)
+
+
+def test_a_director_that_took_over_from_itself_still_holds_the_newer_one(
+    director: Director, clock: ManualClock
+) -> None:
+    first = director.checkin(JOB, "a")
+    first.ask()
+    clock.advance(HOUR)
+    assert director.checkin(JOB, "a").outcome is CheckInOutcome.TAKEN_OVER
+    with pytest.raises(LeaseLost):
+        first.checkout("old")
+    director.checkout(JOB, "a", "new")
+    assert found(director, "a").result == "new"
+
+
+def test_of_threads_that_check_out_at_once_one_succeeds(director: Director) -> None:
+    for key in range(50):
+        run, barrier = director.checkin(JOB, str(key)), threading.Barrier(2)
+        run.ask()
+        refused: list[str] = []
+
+        def end(run: CheckedIn = run, barrier: threading.Barrier = barrier, refused: list[str] = refused) -> None:
+            barrier.wait(30)
+            try:
+                run.checkout(1)
+            except InvalidRequest as error:
+                refused.append(str(error))
+
+        threads = [threading.Thread(target=end) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert len(refused) == 1
 
 
 def test_g4_an_error_in_a_lost_body_stays_the_callers_error(

@@ -18,6 +18,7 @@ from onceward.contracts import (
     Renewal,
     Renewed,
     Run,
+    RunId,
     Runner,
     Status,
     WaitTimeout,
@@ -36,7 +37,7 @@ class Slow(MemoryStore):
 
     def __init__(self) -> None:
         super().__init__("orders")
-        self.hold_checkin = self.hold_checkout = False
+        self.hold_checkin = self.hold_checkout = self.hold_check = False
         self.arrived, self.go, self.done = threading.Event(), threading.Event(), threading.Event()
         self.renewed = threading.Semaphore(0)
 
@@ -55,6 +56,11 @@ class Slow(MemoryStore):
         answers = super().checkout(checkouts)
         self.done.set()
         return answers
+
+    def check(self, run: RunId) -> Run | None:
+        if self.hold_check:
+            self._hold()
+        return super().check(run)
 
     def renew(self, renewals: Sequence[Renewal]) -> Sequence[Renewed]:
         answers = super().renew(renewals)
@@ -218,6 +224,24 @@ def test_a_check_out_under_way_comes_to_its_end_when_its_task_is_cancelled() -> 
     play(scene)
 
 
+def test_a_check_out_that_waits_for_its_turn_is_sent_though_its_task_is_cancelled() -> None:
+    async def scene(director: AsyncDirector, store: Slow) -> None:
+        first, second = await director.checkin(JOB, "a"), await director.checkin(JOB, "b")
+        store.hold_checkout = True
+        busy = asyncio.ensure_future(first.checkout(1))
+        await asyncio.to_thread(store.arrived.wait, PATIENCE)
+        queued = asyncio.ensure_future(second.checkout(2))
+        await asyncio.sleep(0)
+        queued.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await queued
+        store.go.set()
+        await busy
+        assert (await found(director, "b")).result == 2
+
+    play(scene, threads=1)
+
+
 @pytest.mark.parametrize(("lease", "status"), [(HOUR, Status.SCHEDULED), (None, Status.FAILED)])
 def test_a_cancelled_body_gives_back_what_a_crash_would(lease: timedelta | None, status: Status) -> None:
     async def scene(director: AsyncDirector, store: Slow) -> None:
@@ -250,10 +274,12 @@ def test_g9_a_blocked_loop_keeps_its_lease() -> None:
 
 def test_waits_end_with_the_run_and_do_not_keep_check_outs_waiting() -> None:
     async def scene(director: AsyncDirector, store: Slow) -> None:
+        store.hold_check = True
         async with director.checkin(JOB, "a") as run:
             waits = [asyncio.ensure_future(director.wait(JOB, "a")) for _ in range(40)]
-            await asyncio.sleep(0)
+            await asyncio.to_thread(store.arrived.wait, PATIENCE)
             run.result = "seen"
+        store.go.set()
         assert [each.result for each in await asyncio.gather(*waits)] == ["seen"] * 40
 
     play(scene, threads=1)

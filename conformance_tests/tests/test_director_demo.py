@@ -30,13 +30,15 @@ def test_every_order_is_checked_out_once_though_a_worker_is_killed(orders: Path)
     result = run_demo(orders, workers=3, lease=timedelta(seconds=3), on_progress=seen.append)
     assert result.ok, result
     assert result.checkouts_per_order == {1: 100}
-    assert result.bodies_per_order == {1: 99, 2: 1}, "the order in whose middle a worker was killed is begun twice"
-    assert (result.takeovers, result.admitted) == (1, 101)
+    assert max(result.bodies_per_order) >= 2, "the order in whose middle a worker was killed is begun twice"
+    assert result.takeovers >= 1
+    assert result.admitted >= sum(times * orders for times, orders in result.bodies_per_order.items()) >= 101
     assert (result.completed, result.failed) == (98, 2)
     assert result.refused > 0
     assert result.killed is not None
     last = seen[-1]
     assert (last.ended, last.killed, [worker.alive for worker in last.workers]) == (100, result.killed, [False] * 3)
+    assert sum(worker.killed for worker in last.workers) == 1
 
 
 def test_without_a_kill_each_order_is_begun_once(orders: Path, tmp_path: Path) -> None:
@@ -64,17 +66,22 @@ def test_an_interruption_leaves_no_process_behind(orders: Path) -> None:
             os.kill(pid, 0)
 
 
-def test_too_few_orders_to_kill_anybody_is_said(tmp_path: Path) -> None:
+def test_one_order_is_enough_to_kill_somebody_but_it_has_to_be_valid(tmp_path: Path) -> None:
     path = tmp_path / "one.jsonl"
     write_orders(path, make_orders(1))
     result = run_demo(path, workers=2, lease=timedelta(seconds=1))
-    assert result.ok == (result.killed is not None)
+    assert (result.ok, result.killed, result.takeovers, result.bodies_per_order) == (True, "ORD-00001", 1, {2: 1})
+    path.write_text('{"order_id": "a"}\n')
+    with pytest.raises(InvalidRequest, match="at least one valid order"):
+        run_demo(path)
+    result = run_demo(path, workers=2, kill=False)
+    assert (result.ok, result.failed, result.checkouts_per_order) == (True, 1, {1: 1})
 
 
 def test_what_cannot_be_demonstrated_is_refused(orders: Path) -> None:
     with pytest.raises(InvalidRequest, match="workers"):
         run_demo(orders, workers=1)
-    with pytest.raises(StoreMisconfigured, match="cannot be shared between processes"):
+    with pytest.raises(StoreMisconfigured, match="not shared between processes"):
         run_demo(orders, url="memory://")
     with pytest.raises(InvalidRequest, match="lease"):
         run_demo(orders, lease=timedelta(0))
@@ -108,13 +115,14 @@ def test_a_report_is_ok_only_if_each_order_has_one_check_out() -> None:
 
 def test_a_report_names_orders_that_were_done_twice_or_not_at_all() -> None:
     bad = judge(
-        ["twice", "absent", "running"],
+        ["twice", "absent", "running", "again"],
         run("twice", Ending.SUCCEEDED, Ending.SUCCEEDED),
         run("running", Ending.ABANDONED, status=Status.RUNNING),
+        run("again", Ending.SUCCEEDED, status=Status.SCHEDULED),
     )
     assert not bad.ok
-    assert (bad.twice, bad.missing) == (("twice",), ("absent", "running"))
-    assert bad.checkouts_per_order == {0: 2, 2: 1}
+    assert (bad.twice, bad.missing) == (("twice",), ("absent", "running", "again"))
+    assert bad.checkouts_per_order == {0: 3, 2: 1}
     assert not judge(["a"], run("a", Ending.SUCCEEDED), problems=["worker 2 ended with exit code 1"]).ok
 
 

@@ -24,12 +24,13 @@ from onceward.contracts import (
     Renewed,
     Runner,
     StoreUnavailable,
+    WaitTimeout,
     Watch,
 )
 from onceward.runners.clock import ManualClock
 from onceward.runners.memory import MemoryStore
 from onceward.toolkit import locks as locks_module
-from onceward.toolkit.locks import Lock
+from onceward.toolkit.locks import Lock, look, wait_until_free
 
 LEASE = timedelta(seconds=30)
 
@@ -250,6 +251,31 @@ def test_released_in_the_body(runner: Runner) -> None:
     with Lock(runner, "a") as lock:
         assert lock.release()
     assert holders(runner) == []
+
+
+def test_looking_at_a_lock(runner: Runner, clock: ManualClock) -> None:
+    assert look(runner, "a") is None
+    with Lock(runner, "a", holder="h", note="why"), Lock(runner, "b"):
+        state = look(runner, "a")
+        assert state is not None
+        assert (state.lease.holder, state.note, state.remaining) == ("h", "why", LEASE)
+    assert look(runner, "a") is None
+    assert runner.executor.lock(LockRequest(lock=LockId("a"), holder="dead", lease=LEASE)).acquired
+    clock.advance(LEASE)
+    assert look(runner, "a") is None
+
+
+def test_waiting_until_a_lock_is_free(runner: Runner, clock: ManualClock) -> None:
+    wait_until_free(runner, "a", timeout=timedelta(0))
+    lock = Lock(runner, "a")
+    lock.acquire()
+    with pytest.raises(WaitTimeout, match="'a'"):
+        wait_until_free(runner, "a", timeout=timedelta(milliseconds=10))
+    threading.Timer(0.05, lock.release).start()
+    wait_until_free(runner, "a", timeout=timedelta(minutes=5))
+    assert runner.executor.lock(LockRequest(lock=LockId("a"), holder="dead", lease=LEASE)).acquired
+    threading.Timer(0.05, clock.advance, [LEASE]).start()
+    wait_until_free(runner, "a", timeout=timedelta(minutes=5))
 
 
 def test_a_lost_reply_is_settled_by_the_same_request(faulty: Faulty, faulty_runner: Runner) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,11 +22,14 @@ from onceward.contracts import (
     Runner,
     RunQuery,
     Status,
+    StoreMisconfigured,
     StoreUnavailable,
 )
-from onceward.contracts.requests import Admission, CheckIn
+from onceward.contracts.requests import Admission, CheckIn, CheckOut
 from onceward.runners.clock import ManualClock
+from onceward.runners.factory import open_runner
 from onceward.runners.memory import MemoryStore
+from onceward.toolkit import manager as manager_module
 from onceward.toolkit.audit import AUDIT_JOB
 from onceward.toolkit.manager import DependencyFailed, JobState, ManagedJob, Manager, Ran, current_job
 
@@ -37,11 +40,17 @@ class Store(MemoryStore):
     """A memory store whose check-ins and check-outs can be made to fail."""
 
     checkin_error: Exception | None = None
+    checkout_error: Exception | None = None
 
     def checkin(self, request: CheckIn) -> Admission:
         if self.checkin_error is not None:
             raise self.checkin_error
         return super().checkin(request)
+
+    def checkout(self, checkouts: Sequence[CheckOut]) -> Sequence[bool]:
+        if self.checkout_error is not None:
+            raise self.checkout_error
+        return super().checkout(checkouts)
 
 
 @pytest.fixture
@@ -197,6 +206,39 @@ def test_a_start_that_cannot_be_recorded_gives_its_lock_back(
     store.checkin_error = None
     with manager.job("a"):
         pass
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("away"), OutcomeUnknown("who knows")])
+def test_an_end_that_cannot_be_recorded_is_said_and_the_lock_is_released(
+    manager: Manager, runner: Runner, store: Store, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = manager.start("a")
+    store.checkout_error = error
+    with pytest.raises(type(error)):
+        job.end()
+    assert lock_names(runner) == []
+    with pytest.raises(KeyError), manager.job("a"):
+        raise KeyError("the body's own")
+    assert "was not recorded" in caplog.text
+    assert lock_names(runner) == []
+
+
+def test_a_record_that_was_given_up_meanwhile_is_said(manager: Manager, runner: Runner) -> None:
+    with pytest.raises(LeaseLost, match="a/"), manager.job("a") as job:
+        assert runner.lifecycle.force_unlock(job.run) is not None
+
+
+def test_a_store_that_cannot_be_opened_leaves_none_open(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[bool] = []
+    monkeypatch.setattr(store, "close", lambda: closed.append(True))
+    monkeypatch.setattr(manager_module, "open_runner", lambda source, namespace: known(source, store))
+    with pytest.raises(StoreMisconfigured):
+        Manager("ours", "nosuch://")
+    assert closed == [True]
+
+
+def known(source: object, store: Store) -> Runner:
+    return Runner.of(store, namespace="tests") if source == "ours" else open_runner("nosuch://")
 
 
 @pytest.mark.parametrize("name", ["", "\n", "x" * 257, "a\0b"])

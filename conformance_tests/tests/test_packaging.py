@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -162,19 +163,25 @@ def test_the_pytest_plugin_does_no_harm_where_the_extra_is_missing() -> None:
 # -- the makefile -----------------------------------------------------------------------------------------------------
 
 
+def make(*words: str) -> subprocess.CompletedProcess[str]:
+    """What make does when it is called by a person, also if these tests were started by make."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "PYTHON"))}
+    return subprocess.run(
+        ["make", *words], cwd=ROOT, env=clean, capture_output=True, text=True, timeout=30, check=False
+    )
+
+
 def test_make_help_lists_every_command_in_one_line() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     phony = re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
     assert phony is not None
-    done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
+    done = make()
     listed = [re.fullmatch(r"  make ([a-z-]+) +(\S.+)", line) for line in done.stdout.splitlines()]
     assert all(listed), done.stdout
     assert {found[1] for found in listed if found} == set(phony[1].split()) - {"python"}
 
 
 def test_an_interpreter_that_is_too_old_is_named() -> None:
-    done = subprocess.run(
-        ["make", "python", "PYTHON=false"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
-    )
+    done = make("python", "PYTHON=false")
     assert done.returncode != 0
     assert "Onceward needs Python 3.11" in done.stderr

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec.structs import replace
@@ -51,7 +51,8 @@ from onceward.runners.sqlite import SqliteStore
 
 JOBS = ("a", "b/ c:ü")
 LEASES = st.sampled_from([timedelta(seconds=seconds) for seconds in (1, 5, 60)])
-RUNS = st.builds(RunId, st.sampled_from(JOBS), st.sampled_from(("1", "2", "3", "4")), st.sampled_from(("", '{"s":1}')))
+#: Few, so that requests meet.
+RUNS = st.sampled_from((RunId("a", "1"), RunId("a", "2"), RunId("a", "1", '{"s":1}'), RunId("b/ c:ü", "1")))
 BUDGETS = st.sampled_from((None, 0, 1, 2))
 PAYLOADS = st.sampled_from(
     (None, 0, "text", {"a": [1, 2.5, None], "when": datetime.fromisoformat("2026-01-01T00:00Z")})
@@ -146,11 +147,24 @@ class Same(RuleBasedStateMachine):
         self.both(lambda store: store.counts())
 
     def pair(self, pick: int) -> tuple[Lease, Lease]:
-        return self.leases[-1 - pick % min(len(self.leases), 12)]
+        """A lease of each store: mostly one that is current, else one that was seen lately."""
+        current = [(ours, theirs) for ours, theirs in self.leases[-20:] if self.is_current(ours)]
+        choice = current if current and pick % 4 else self.leases[-6:]
+        return choice[-1 - pick // 4 % len(choice)]
+
+    def is_current(self, lease: Lease) -> bool:
+        if isinstance(lease.resource, LockId):
+            return any(state.lease == lease for state in self.memory.locks())
+        run = self.memory.check(lease.resource)
+        return run is not None and run.lease == lease
 
     def with_lease(self, pick: int, ask: Callable[[Store, Lease], object]) -> None:
-        """Send something about a lease, each store getting its own; it may be sent again later."""
+        """Send something about a lease, each store getting its own; it may be sent again later. Some are forged."""
         ours, theirs = self.pair(pick)
+        if pick % 100 in range(0, 12):
+            ours, theirs = replace(ours, request="forged"), replace(theirs, request="forged")
+        if pick % 100 in range(12, 24):
+            ours, theirs = replace(ours, token=ours.token + 1_000), replace(theirs, token=theirs.token + 1_000)
         self.send(lambda: self.compare(ask(self.memory, ours), ask(self.stores[pick % 2], theirs), "answer"))
 
     def send(self, request: Callable[[], None]) -> None:
@@ -167,6 +181,10 @@ class Same(RuleBasedStateMachine):
     @rule(by=st.sampled_from([timedelta(milliseconds=ms) for ms in (1, 999, 1_000, 5_000, 60_000)]))
     def time_passes(self, by: timedelta) -> None:
         self.clock.advance(by)
+
+    @rule()
+    def leases_lapse(self) -> None:
+        self.clock.advance(timedelta(seconds=60))
 
     @rule(by=st.sampled_from([timedelta(seconds=seconds) for seconds in (-10, 10)]))
     def wall_clock_jumps(self, by: timedelta) -> None:
@@ -369,3 +387,46 @@ Same.TestCase.settings = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 TestSameAsMemory = Same.TestCase
+
+
+WANTS = st.lists(
+    st.builds(
+        Want,
+        job=st.sampled_from("abc"),
+        limit=st.sampled_from((None, None, 0, 1, 3)),
+        max_running=st.sampled_from((None, None, 0, 2, 4)),
+    ),
+    max_size=3,
+    unique_by=lambda want: want.job,
+)
+SPECS = st.tuples(st.sampled_from("abc"), st.integers(-2, 2), st.integers(-3, 3), BUDGETS)
+
+
+@given(
+    queue=st.lists(SPECS, min_size=5, max_size=25),
+    claims=st.lists(st.tuples(st.none() | WANTS, st.integers(1, 8), st.booleans()), min_size=2, max_size=8),
+)
+@settings(max_examples=80, deadline=None)
+def test_g12_g13_claims_take_the_same_runs_in_the_same_order(
+    queue: list[tuple[str, int, int, int | None]], claims: list[tuple[list[Want] | None, int, bool]]
+) -> None:
+    clock = ManualClock()
+    now = clock.wall_ms()
+    specs = [
+        RunSpec(id=RunId(job, str(i)), priority=priority, run_at=from_ms(now + due * 1_000), max_crashes=crashes)
+        for i, (job, priority, due, crashes) in enumerate(queue)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        memory, sqlite = MemoryStore(clock=clock), SqliteStore(Path(folder) / "q.db", clock=clock, synchronous="OFF")
+        sqlite.open()
+        for store in (memory, sqlite):
+            store.submit(specs)
+        for wants, limit, lapses in claims:
+            chosen = None if wants is None else tuple(wants)
+            request = Claim(holder="me", lease=timedelta(seconds=60), limit=limit, wants=chosen)
+            ours, theirs = memory.claim(request), sqlite.claim(request)
+            assert [run.id for run in theirs] == [run.id for run in ours]
+            assert not theirs or [run.lease for run in sqlite.claim(request)] == [run.lease for run in theirs]
+            assert sqlite.counts() == memory.counts()
+            clock.advance(timedelta(seconds=60 if lapses else 1))
+        sqlite.close()

@@ -23,11 +23,13 @@ from onceward.contracts import (
     LockId,
     LockRequest,
     OutcomeUnknown,
+    Purge,
     Renewal,
     Renewed,
     RunId,
     RunQuery,
     RunSpec,
+    Status,
     StoreError,
     StoreMisconfigured,
     StoreUnavailable,
@@ -371,3 +373,22 @@ def test_g2_tokens_go_on_behind_a_purge_whoever_deletes(store: SqliteStore) -> N
 def leased(lease: Lease | None) -> Lease:
     assert lease is not None
     return lease
+
+
+def test_g14_a_purge_keeps_the_latest_to_end_of_each_job(tmp_path: Path) -> None:
+    clock = ManualClock()
+    store = SqliteStore(tmp_path / "purge.db", clock=clock)
+    store.open()
+    for job in ("a", "b"):
+        for key in ("first", "failed", "last"):
+            lease = leased(store.checkin(CheckIn(run=RunId(job, key), holder="me")).run.lease)
+            end = CheckOut.failed(lease) if key == "failed" else CheckOut.succeeded(lease)
+            assert store.checkout([end]) == [True]
+            clock.advance(MINUTE)
+    store.checkin(CheckIn(run=RunId("a", "runs"), holder="me"))
+    succeeded = frozenset({Status.SUCCEEDED})
+    assert store.purge(Purge(older_than=timedelta(0), statuses=succeeded, keep_last=1, job="a")) == 1
+    assert [run.key for run in store.runs(RunQuery(job="a", oldest_first=True))] == ["failed", "last", "runs"]
+    assert store.purge(Purge(older_than=timedelta(0), limit=3)) == 3
+    assert [(run.job, run.key) for run in store.runs(RunQuery())] == [("a", "runs"), ("b", "last"), ("b", "failed")]
+    store.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from onceward.contracts import CheckOut, Claim, Interest, Lease, RunId, RunQuery, RunSpec, Status, Want
+from onceward.contracts import CheckOut, Claim, Lease, RunId, RunQuery, RunSpec, Status, Want
 from onceward.runners.clock import ManualClock
 from onceward.runners.sqlite import (
     SqliteStore,
@@ -177,18 +177,3 @@ def test_a_page_of_runs_costs_the_same_in_a_table_of_any_length(sqlite: SqliteSt
             assert len(sqlite.runs(RunQuery(limit=10, after=page[-1].sequence))) == 10
         costs.append(steps.count)
     assert 0 < costs[1] < costs[0] * 1.2
-
-
-def test_a_watch_hears_of_what_comes_due_and_lapses(sqlite: SqliteStore, clock: ManualClock) -> None:
-    sqlite.submit([RunSpec(id=RunId("q", "1"), after=HOUR)])
-    with sqlite.watch(Interest(jobs=frozenset({"q"}))) as watching:
-        assert not watching.wait(0)
-        clock.advance(HOUR)
-        assert watching.wait(0)
-        assert not watching.wait(0)
-        assert sqlite.claim(Claim.of("q", holder="me", lease=HOUR))
-        assert watching.wait(0)
-        clock.advance(HOUR)
-        assert watching.wait(0)
-        assert not watching.wait(0)
-    assert not watching.wait(5)  # closed

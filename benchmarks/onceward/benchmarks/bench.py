@@ -108,7 +108,9 @@ class Bench:
             yield measure.name, partial(self._measure, measure)
         for contestant in self.plan.contestants if len(self.plan.lengths) > 1 else ():
             yield LENGTH, partial(self._length, contestant)
-        for contestant in self.plan.contestants if self.plan.checkins else ():
+        # What a process keeps in memory does not depend on durability, so the last (quickest) of each kind will do.
+        kinds = {contestant.kind: contestant for contestant in self.plan.contestants}
+        for contestant in kinds.values() if self.plan.checkins else ():
             yield FOOTPRINT, partial(self._footprint, contestant)
 
     def _measure(self, measure: Measure) -> Iterator[Row]:

@@ -21,7 +21,7 @@ from onceward.benchmarks.environment import load
 from onceward.benchmarks.measures import MEASURES
 from onceward.benchmarks.peers import PEERS
 from onceward.benchmarks.records import FOOTPRINT, LENGTH, Broken, End, Row, Standing, Verdict, encode
-from onceward.benchmarks.report import page, printed, text
+from onceward.benchmarks.report import WIDTH, page, printed, text
 from onceward.benchmarks.rounds import Pace
 from onceward.benchmarks.verdicts import FULL_CHECKINS, FULL_LENGTH, verdicts
 from onceward.contracts import StoreError
@@ -66,7 +66,8 @@ def bench(
         errors.print(f"onceward bench: {error}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(COULD_NOT) from error
     if not json:
-        printed(rows, Console())
+        console = Console()
+        printed(rows, console if console.is_terminal else Console(width=WIDTH))
     if out is not None:
         _write(rows, out)
     raise typer.Exit(_code(rows, check=check))

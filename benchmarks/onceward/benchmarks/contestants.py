@@ -40,6 +40,7 @@ class Contestant:
     """A runner to measure.
 
     Attributes:
+        kind: contestants of one kind differ in durability only.
         fresh: makes an empty place for one measure.
         raw: the raw driver with the same durability, on a store of its own; None: ratios are left out.
         inside: the store lives in the process that uses it.
@@ -47,6 +48,7 @@ class Contestant:
     """
 
     name: str
+    kind: str
     fresh: Callable[[], Place]
     folder: Path
     raw: Callable[[], Raw] | None = None
@@ -60,6 +62,7 @@ def memory(url: str, folder: Path) -> Contestant:
     """In the process, against a dict under a lock."""
     return Contestant(
         name="memory",
+        kind="memory",
         fresh=lambda: Place(url="memory://", namespace=_namespace()),
         folder=folder,
         raw=RawMemory,
@@ -80,12 +83,13 @@ def sqlite(url: str, folder: Path) -> Contestant:
     def raw() -> Raw:
         return RawSqlite(folder / f"{synchronous.lower()}-raw-{next(count)}.db", synchronous=synchronous)
 
-    return Contestant(name=f"sqlite {synchronous}", fresh=fresh, folder=folder, raw=raw)
+    return Contestant(name=f"sqlite {synchronous}", kind="sqlite", fresh=fresh, folder=folder, raw=raw)
 
 
 def other(url: str, folder: Path) -> Contestant:
     """Any other store: fresh namespaces in it, and no raw driver known."""
-    return Contestant(name=redacted(url), fresh=lambda: Place(url=url, namespace=_namespace()), folder=folder)
+    name = redacted(url)
+    return Contestant(name=name, kind=name, fresh=lambda: Place(url=url, namespace=_namespace()), folder=folder)
 
 
 KINDS: Mapping[str, Make] = {"memory": memory, "sqlite": sqlite}

@@ -28,7 +28,7 @@ class Verdict(enum.StrEnum):
     """Somebody overrode it and gave a reason. Never a pass."""
 
 
-class Violation(Record, frozen=True):
+class Violation(Record, frozen=True, kw_only=True):
     """A broken promise, with the shortest history that shows it and the command that shows it again."""
 
     guarantee: str
@@ -40,7 +40,7 @@ class Violation(Record, frozen=True):
     command: str
 
 
-class Result(Record, frozen=True):
+class Result(Record, frozen=True, kw_only=True):
     """One property's line.
 
     Attributes:
@@ -68,7 +68,7 @@ class Result(Record, frozen=True):
         return sum(self.executions.values())
 
 
-class Certificate(Record, frozen=True):
+class Certificate(Record, frozen=True, kw_only=True):
     """What a run of the suite says about a store."""
 
     suite_version: str

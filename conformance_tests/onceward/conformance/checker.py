@@ -64,6 +64,7 @@ def judge(
     """What the history proves.
 
     Args:
+        history: in any order.
         slack: seconds by which leases may end early or late: the store's granularity and slack.
         limits: most live leases per job (the part of a run's resource name before ``/``).
         ordered: the claims wanted everything, without limits of their own, so that their order tells something.

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onceward.toolkit.cli.answers import Exit, answering
+from onceward.contracts import StoreError
+from onceward.runners.factory import open_runner
+from onceward.toolkit.cli.answers import Exit, answering, complain
 from onceward.toolkit.cli.durations import parse_duration
 from onceward.toolkit.cli.options import JsonOption
 from onceward.toolkit.cli.output import console
@@ -44,7 +46,13 @@ def conform(
 
     time = parse_duration(budget, field="--budget")
     sys.path.insert(0, os.getcwd())  # where an author's own harness is
-    certificate = _examined(load_target(target), profiles=profile, budget=time, seed=seed, out=out)
+    try:
+        harness = load_target(target)
+        _openable(target)
+    except StoreError as error:
+        complain(error)
+        return Exit.USAGE
+    certificate = _examined(harness, profiles=profile, budget=time, seed=seed, out=out)
     if as_json:
         typer.echo(certificate.as_json())
     else:
@@ -55,6 +63,12 @@ def conform(
         if out is not None:
             typer.echo(f"Written to {out}: certificate.json, report.txt, report.html", err=True)
     return Exit(certificate.exit_code)
+
+
+def _openable(target: str) -> None:
+    """What a URL names can be opened; else it could not be examined, which is not a broken promise."""
+    if "://" in target:
+        open_runner(target).close()
 
 
 def _examined(

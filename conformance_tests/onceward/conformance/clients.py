@@ -116,7 +116,7 @@ def _own(harness: Harness, runner: Runner) -> Runner:
     return runner if opening is None else opening.open()
 
 
-class Role(Record, frozen=True):
+class Role(Record, frozen=True, kw_only=True):
     """What a client process is told on its standard input."""
 
     opening: Opening

@@ -18,6 +18,7 @@ The least is ``fresh_runner``; ten lines are enough for a store that several pro
 from __future__ import annotations
 
 import importlib
+import re
 import secrets
 import shutil
 import tempfile
@@ -34,6 +35,8 @@ from onceward.contracts.records import Record
 if TYPE_CHECKING:
     from onceward.runners.clock import ManualClock
 
+_SECRET = re.compile("pass|secret|token|auth|key", re.IGNORECASE)
+
 SHORTEST_WAIT = timedelta(milliseconds=40)
 
 
@@ -42,7 +45,7 @@ def new_namespace() -> str:
     return f"conform-{secrets.token_hex(6)}"
 
 
-class Opening(Record, frozen=True):
+class Opening(Record, frozen=True, kw_only=True):
     """How another process opens the same store and namespace: a URL, or ``call`` (``module:callable``) by name.
 
     The callable is given ``arguments`` and answers with a Runner, opened or not.
@@ -210,7 +213,9 @@ class SqliteHarness(Harness):
     def _manual(self, namespace: str) -> Runner:
         from onceward.runners.sqlite import SqliteStore
 
-        store = SqliteStore(self._folder / "manual.db", namespace=namespace, clock=self.clock)
+        # One client at a time and a clock of our own: nothing here depends on when the disk is written.
+        path = self._folder / "manual.db"
+        store = SqliteStore(path, namespace=namespace, clock=self.clock, synchronous="NORMAL")
         return Runner.of(store, namespace=namespace, url=self.name)
 
 
@@ -232,12 +237,13 @@ class UrlHarness(Harness):
 
 
 def without_password(url: str) -> str:
-    """The URL with what stands between the user's name and the @ hidden."""
-    scheme, mark, rest = url.partition("://")
-    place, at, tail = rest.rpartition("@")
-    if not mark or not at or ":" not in place:
-        return url
-    return f"{scheme}://{place.split(':', 1)[0]}:***@{tail}"
+    """The URL as reports show it: without its password, and without options that look like one."""
+    from onceward.runners.factory import redacted
+
+    _, mark, query = url.partition("?")
+    options = [part.partition("=") for part in query.split("&") if part]
+    shown = [f"{name}{equals}{'***' if _SECRET.search(name) else value}" for name, equals, value in options]
+    return redacted(url) + mark + "&".join(shown)
 
 
 def harness_for_url(url: str) -> Harness:

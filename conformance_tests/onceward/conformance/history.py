@@ -56,7 +56,7 @@ class Outcome(enum.StrEnum):
     """No answer, or one that leaves it open."""
 
 
-class Seen(Record, frozen=True):
+class Seen(Record, frozen=True, kw_only=True):
     """The run that a refused check-in was shown: its status, and its latest attempt."""
 
     status: str
@@ -65,7 +65,7 @@ class Seen(Record, frozen=True):
     request: str = ""
 
 
-class Op(Record, frozen=True):
+class Op(Record, frozen=True, kw_only=True):
     """One request about one resource.
 
     Attributes:

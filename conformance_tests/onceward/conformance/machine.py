@@ -6,24 +6,36 @@ stay below 100 and texts come from fixed lists, since Hypothesis mixes in consta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
 from hypothesis import strategies as st
+from hypothesis.configuration import set_hypothesis_home_dir
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from onceward.conformance.property import Experiment
 from onceward.conformance.trial import Trial
 from onceward.conformance.verdicts import CouldNotRun, OutOfTime
-from onceward.contracts import Runner
+from onceward.contracts import Admission, Lease, LockAnswer, Run, Runner
 
 T = TypeVar("T")
 
 HOLDERS = ("ann", "bob", "cid")
 picks = st.integers(0, 99)
 holders = st.sampled_from(HOLDERS)
+
+
+#: The store decides how long a step takes, and a case that is large or hits nothing is no fault of the generator.
+_SUPPRESSED = (
+    HealthCheck.too_slow,
+    HealthCheck.data_too_large,
+    HealthCheck.large_base_example,
+    HealthCheck.filter_too_much,
+)
 
 
 def case_settings(*, cases: int, steps: int = 50) -> settings:
@@ -38,8 +50,7 @@ def case_settings(*, cases: int, steps: int = 50) -> settings:
         report_multiple_bugs=False,
         verbosity=Verbosity.quiet,
         phases=(Phase.generate, Phase.shrink),
-        # The store decides how long a step takes, and a rule whose picks hit nothing is no fault of the generator.
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=_SUPPRESSED,
     )
 
 
@@ -51,7 +62,8 @@ def finish(trial: Trial, examine: Callable[[], None]) -> None:
         CouldNotRun: the experiment itself broke.
     """
     try:
-        examine()
+        with _without_files():
+            examine()
     except OutOfTime:
         pass
     except Exception as error:
@@ -64,6 +76,17 @@ def finish(trial: Trial, examine: Callable[[], None]) -> None:
         raise trial.best.violation
 
 
+@contextmanager
+def _without_files() -> Iterator[None]:
+    """Hypothesis keeps its caches in a folder that is gone afterwards, not in the working directory."""
+    with tempfile.TemporaryDirectory(prefix="onceward-hypothesis-", ignore_cleanup_errors=True) as folder:
+        set_hypothesis_home_dir(folder)
+        try:
+            yield
+        finally:
+            set_hypothesis_home_dir(None)
+
+
 def explore(machine: Callable[[Trial], RuleBasedStateMachine], *, cases: int, steps: int) -> Experiment:
     """An experiment of so many cases, each of up to so many operations; a failure is shrunk to its shortest form."""
     how = case_settings(cases=cases, steps=steps)
@@ -73,7 +96,9 @@ def explore(machine: Callable[[Trial], RuleBasedStateMachine], *, cases: int, st
         def make() -> RuleBasedStateMachine:
             return machine(trial)
 
-        finish(trial, lambda: run_state_machine_as_test(make, settings=how))
+        # Hypothesis takes any maker of machines, though it is annotated to take classes only.
+        maker = cast("type[RuleBasedStateMachine]", make)
+        finish(trial, lambda: run_state_machine_as_test(maker, settings=how))
 
     return experiment
 
@@ -136,8 +161,6 @@ class Machine(RuleBasedStateMachine):
 
 def told(answer: object) -> str:
     """An answer in a few words."""
-    from onceward.contracts import Admission, Lease, LockAnswer, Run
-
     if isinstance(answer, Admission):
         return f"{answer.outcome.value} ({told(answer.run)})"
     if isinstance(answer, Run):

@@ -48,20 +48,20 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
 
     try:
         harness = load_target(target)
-        runner = harness.fresh_runner()
+        runner = harness.timed_runner()
         profiles = config.getoption("--onceward-profile") or fitting(runner.lifecycle.traits)
         runner.close()
         members = properties_of(profiles)
     except (InvalidRequest, StoreMisconfigured) as error:
         raise pytest.UsageError(f"--onceward-runner: {error}; profiles: {', '.join(PROFILES)}") from error
     config.add_cleanup(harness.close)
-    share = config.getoption("--onceward-budget") / max(1, len(members))
-    for member in members:
-        items.append(
-            ConformanceItem.from_parent(
-                session, name=f"onceward[{member.id}]", harness=harness, identity=member.id, share=share
-            )
+    share = float(config.getoption("--onceward-budget") or 0) / max(1, len(members))
+    items.extend(
+        ConformanceItem.from_parent(
+            session, name=f"onceward[{member.id}]", harness=harness, identity=member.id, share=share
         )
+        for member in members
+    )
 
 
 class ConformanceItem(pytest.Item):
@@ -80,7 +80,7 @@ class ConformanceItem(pytest.Item):
         from onceward.conformance.pytest_base import demand
         from onceward.conformance.suite import run_property
 
-        seed = self.config.getoption("--onceward-seed")
+        seed = int(self.config.getoption("--onceward-seed") or 0)
         demand(run_property(self.harness, self.identity, budget=timedelta(seconds=self.share), seed=seed))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:

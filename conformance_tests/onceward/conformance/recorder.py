@@ -55,7 +55,7 @@ class ListRecorder:
         self.problems.append(message)
 
 
-class Line(Record, frozen=True):
+class Line(Record, frozen=True, kw_only=True):
     """A line of a process's file."""
 
     number: int = 0

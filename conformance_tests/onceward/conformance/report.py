@@ -57,8 +57,8 @@ def _head(certificate: Certificate) -> Iterator[str]:
     yield f"traits      {_pairs(certificate.traits)}"
     yield f"python      {certificate.python} on {certificate.platform}"
     yield (
-        f"run         seed {certificate.seed}, budget {certificate.budget_seconds:g} s, took {certificate.seconds:.1f} s, "
-        f"{certificate.operations:,} operations"
+        f"run         seed {certificate.seed}, budget {certificate.budget_seconds:g} s, "
+        f"took {certificate.seconds:.1f} s, {certificate.operations:,} operations"
     )
     yield f"faults      {_pairs(certificate.faults) or 'none'}"
     for name, found in certificate.probed.items():
@@ -124,10 +124,13 @@ _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Conformance of {target}</title>
 <style>
 body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
-table {{ border-collapse: collapse; width: 100%; }} td, th {{ padding: .35rem .6rem; text-align: left; vertical-align: top;
-border-bottom: 1px solid #ddd; }} td.n {{ text-align: right; font-variant-numeric: tabular-nums; }}
-pre {{ background: #f6f6f6; padding: .8rem; overflow-x: auto; }} .holds {{ color: #0a7d28; }} .violated, .could {{ color: #b00020;
-font-weight: bold; }} .skipped, .excused, .ran {{ color: #9a6700; }} dt {{ font-weight: bold; }} dd {{ margin: 0 0 .3rem 1rem; }}
+table {{ border-collapse: collapse; width: 100%; }}
+td, th {{ padding: .35rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid #ddd; }}
+td.n {{ text-align: right; font-variant-numeric: tabular-nums; }}
+pre {{ background: #f6f6f6; padding: .8rem; overflow-x: auto; }}
+.holds {{ color: #0a7d28; }} .violated, .could {{ color: #b00020; font-weight: bold; }}
+.skipped, .excused, .ran {{ color: #9a6700; }}
+dt {{ font-weight: bold; }} dd {{ margin: 0 0 .3rem 1rem; }}
 </style></head><body>
 <h1>{headline}</h1>
 <dl>{facts}</dl>

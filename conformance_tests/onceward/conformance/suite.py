@@ -51,6 +51,7 @@ def run_suite(
     seed, until the property's share of the time is over. The same seed gives the same rounds.
 
     Args:
+        harness: how to reach the store, and how to make time pass in it.
         profiles: names; None: every profile whose needed traits the store declares.
         budget: time for everything.
         seed: of the first round; None: a random one, which the certificate tells.
@@ -116,7 +117,7 @@ def _version() -> str:
 
 def _smoke(harness: Harness) -> tuple[Traits, Mapping[str, str | int | float | bool]]:
     """The store opens and answers; else nothing more is tried."""
-    runner = harness.fresh_runner()
+    runner = harness.timed_runner()
     try:
         health = runner.lifecycle.health()
         if not health.ok:

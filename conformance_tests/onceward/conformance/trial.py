@@ -1,4 +1,4 @@
-"""One property under examination: its time, its seed, the history of the case under way, and the best failure so far."""
+"""One property under examination: its time, its seed, the case under way, and the shortest failure so far."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ A suite that cannot fail proves nothing, so this is the test of the tests. Each 
 method changed; its docstring says whose bug it is (numbers as in the tables of the peers that we studied).
 """
 
-from mutants import checkins, configs, endings, inputs, locks, operators, queues, races, watches
-from mutants.planted import MUTANTS, Mutant
+from . import checkins, configs, endings, inputs, locks, operators, queues, races, sqlites, watches
+from .planted import MUTANTS, Mutant
 
 __all__ = [
     "MUTANTS",
@@ -18,5 +18,6 @@ __all__ = [
     "operators",
     "queues",
     "races",
+    "sqlites",
     "watches",
 ]

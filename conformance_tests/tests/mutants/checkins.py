@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 
 from msgspec.structs import replace
-from mutants.planted import planted
-from mutants.planted_store import Meddled
 
 from onceward.contracts import Admission, CheckIn, CheckInOutcome, Purge, Run, RunId, RunQuery
 from onceward.contracts.times import to_ms
+
+from .planted import planted
+from .planted_store import Meddled
 
 
 @planted("checkin", "checkin.model")
@@ -185,7 +186,7 @@ class StampsIgnored(Meddled):
         return super().checkin(replace(request, run=RunId(request.run.job, request.run.key)))
 
 
-@planted("checkin", "checkin.model", "checkin.listing", "queue.model")
+@planted("checkin", "checkin.model")
 class PagesRepeatTheirLast(Meddled):
     """Paging by 'at most' where it must be 'less than': the last run of a page is the first of the next."""
 
@@ -193,5 +194,3 @@ class PagesRepeatTheirLast(Meddled):
         step = 0 if query.after is None else -1 if query.oldest_first else 1
         shifted = query if query.after is None else replace(query, after=max(0, query.after + step))
         return list(super().runs(shifted))
-
-

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from msgspec.structs import replace
-from mutants.planted import planted
-from mutants.planted_store import Meddled
 
 from onceward.contracts import ConfigDoc, ConfigWrite
+
+from .planted import planted
+from .planted_store import Meddled
 
 
 @planted("queue", "queue.configs")

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from msgspec.structs import replace
-from mutants.planted import planted
-from mutants.planted_store import Meddled
 
 from onceward.contracts import CheckOut, Ending, Renewal, Renewed, RunId, RunSpec, Status
 from onceward.contracts import transitions as t
 from onceward.contracts.times import span_ms
 from onceward.contracts.transitions import Now
+
+from .planted import planted
+from .planted_store import Meddled
 
 
 @planted("checkin", "checkin.model")

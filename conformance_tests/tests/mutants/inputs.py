@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from msgspec.structs import replace
-from mutants.planted import planted
-from mutants.planted_store import Meddled
 
 from onceward.contracts import (
     Admission,
@@ -27,10 +25,11 @@ from onceward.contracts import (
 )
 from onceward.contracts.transitions import Now
 
-INPUTS = ("inputs.bad", "inputs.names", "inputs.values", "checkin.inputs", "checkin.input", "checkin.bad_input")
+from .planted import planted
+from .planted_store import Meddled
 
 
-@planted("checkin", *INPUTS)
+@planted("checkin", "store.inputs")
 class NanAccepted(Meddled):
     """json.dumps as it comes: NaN is written, and other programs cannot read what they find."""
 
@@ -40,7 +39,7 @@ class NanAccepted(Meddled):
         return super()._text(value, field)
 
 
-@planted("checkin", *INPUTS)
+@planted("checkin", "store.inputs")
 class NaiveDatesAccepted(Meddled):
     """A date without a zone is taken for UTC, and is an hour off for everybody who meant another one (S24)."""
 
@@ -50,7 +49,7 @@ class NaiveDatesAccepted(Meddled):
         return super()._text(value, field)
 
 
-@planted("checkin", *INPUTS)
+@planted("checkin", "store.inputs")
 class BatchHalfDone(Meddled):
     """A batch is written one by one, and what came before the bad item stays (G16)."""
 
@@ -58,7 +57,7 @@ class BatchHalfDone(Meddled):
         return [super(BatchHalfDone, self).submit([spec])[0] for spec in specs]
 
 
-@planted("checkin", *INPUTS)
+@planted("checkin", "store.inputs")
 class KeyErrorComesOut(Meddled):
     """python-etcd3, tooz (15): a lease on something that is gone ends in a KeyError, and not in an answer."""
 
@@ -68,7 +67,7 @@ class KeyErrorComesOut(Meddled):
         return super()._renew(renewal, now)
 
 
-@planted("checkin", *INPUTS)
+@planted("checkin", "store.inputs")
 class NamesFolded(Meddled):
     """A column without a binary collation (MySQL's default): 'a' and 'A' are the same run."""
 
@@ -81,7 +80,7 @@ class NamesFolded(Meddled):
         return None if found is None else replace(found, id=run)
 
 
-@planted("checkin", *INPUTS)
+@planted("checkin", "store.inputs")
 class NamesStripped(Meddled):
     """Names go through a strip(), or a file system: 'a' and 'a ' are the same lock."""
 
@@ -89,7 +88,7 @@ class NamesStripped(Meddled):
         return super().lock(replace(request, lock=LockId(request.lock.name.strip())))
 
 
-@planted("checkin", *INPUTS)
+@planted("checkin", "store.payloads")
 class FloatsBecomeInts(Meddled):
     """A store with one kind of number (Lua, JavaScript): 2.0 comes back as 2, and 2**53 + 1 as 2**53."""
 
@@ -111,7 +110,7 @@ def as_doubles(value: Json) -> Json:
     return {name: as_doubles(item) for name, item in value.items()}
 
 
-@planted("checkin", *INPUTS)
+@planted("checkin", "store.payloads")
 class EmptyIsNothing(Meddled):
     """Redis and Lua tables: an empty list or mapping comes back as nothing."""
 
@@ -120,29 +119,33 @@ class EmptyIsNothing(Meddled):
         return None if text in ("[]", "{}", '""') else text
 
 
-@planted("checkin", *INPUTS)
+@planted("checkin", "store.payloads")
 class ResultShared(Meddled):
     """A store in memory that keeps what it was given, and not a copy: whoever changes it changes the record."""
 
+    def prepare(self) -> None:
+        self.given: dict[RunId, Json] = {}
+
     def checkout(self, checkouts: Sequence[CheckOut]) -> Sequence[bool]:
         answers = super().checkout(checkouts)
-        self.given: dict[RunId, Json] = getattr(self, "given", {})
         self.given.update({each.run: each.result for each, done in zip(checkouts, answers, strict=True) if done})
         return answers
 
     def check(self, run: RunId) -> Run | None:
         found = super().check(run)
-        given = getattr(self, "given", {}).get(run)
+        given = self.given.get(run)
         return found if found is None or found.result is None or given is None else replace(found, result=given)
 
 
-@planted("checkin", *INPUTS)
+@planted("checkin", "store.payloads")
 class PayloadShared(Meddled):
     """A cache that hands out the same object to everybody: one reader's change is seen by the next one."""
 
+    def prepare(self) -> None:
+        self.cache: dict[tuple[RunId, str], Json] = {}
+
     def check(self, run: RunId) -> Run | None:
         found = super().check(run)
-        cache: dict[tuple[RunId, str], Json] = self.__dict__.setdefault("cache", {})
         if found is None or found.payload is None:
             return found
-        return replace(found, payload=cache.setdefault((run, repr(self.entry(run).run.payload)), found.payload))
+        return replace(found, payload=self.cache.setdefault((run, repr(self.entry(run).run.payload)), found.payload))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from msgspec.structs import replace
-from mutants.planted import planted
-from mutants.planted_store import Meddled
 
 from onceward.contracts import Lease, LockAnswer, LockId, LockRequest, Purge, Renewal, Renewed, RunId
 from onceward.contracts.times import span, span_ms
 from onceward.contracts.transitions import Now
+
+from .planted import planted
+from .planted_store import Meddled
 
 
 @planted("lock", "lock.model")

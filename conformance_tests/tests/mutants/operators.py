@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from msgspec.structs import replace
-from mutants.planted import planted
-from mutants.planted_store import Meddled
 
 from onceward.contracts import Cancelled, Lease, LockId, LockState, Purge, Rearm, Run, RunId, RunQuery, Status
 from onceward.contracts import transitions as t
 from onceward.contracts.transitions import Now
+
+from .planted import planted
+from .planted_store import Meddled
 
 
 @planted("checkin", "checkin.model")
@@ -38,7 +39,7 @@ class PurgeTakesScheduled(Meddled):
             return super().purge(request)
 
 
-@planted("checkin", "checkin.model", "checkin.purge", "checkin.retention")
+@planted("checkin", "checkin.model")
 class PurgeIgnoresAge(Meddled):
     """A cut-off in seconds where the store has milliseconds: what has just ended is deleted, and may run again (C1)."""
 
@@ -125,17 +126,19 @@ class ListingForgetsLapsed(Meddled):
 class CountsDrift(Meddled):
     """Counters kept beside the records (C12): what was purged is still counted."""
 
+    def prepare(self) -> None:
+        self.purged = 0
+
     def counts(self, job: str | None = None) -> Mapping[str, Mapping[Status, int]]:
-        purged = getattr(self, "purged", 0)
         found = {name: dict(of_job) for name, of_job in super().counts(job).items()}
-        if purged:
+        if self.purged:
             of_job = found.setdefault("orders", {})
-            of_job[Status.SUCCEEDED] = of_job.get(Status.SUCCEEDED, 0) + purged
+            of_job[Status.SUCCEEDED] = of_job.get(Status.SUCCEEDED, 0) + self.purged
         return found
 
     def purge(self, request: Purge) -> int:
         done = super().purge(request)
-        self.purged: int = getattr(self, "purged", 0) + done
+        self.purged += done
         return done
 
 
@@ -152,5 +155,3 @@ class FreeLocksListed(Meddled):
             for lock, entry in list(entries.items()):
                 entries[lock] = replace(entry, held=entry.held)
             return shown
-
-

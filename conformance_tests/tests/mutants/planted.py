@@ -45,24 +45,6 @@ def declare(mutant: Mutant) -> None:
     MUTANTS.append(mutant)
 
 
-def planted(profile: str, *caught_by: str) -> Callable[[type[S]], type[S]]:
-    """The decorated store in memory has a bug, to be seen by one of these properties of the profile."""
-
-    def register(store: type[S]) -> type[S]:
-        declare(
-            Mutant(
-                name=store.__name__,
-                bug=(store.__doc__ or "").strip(),
-                harness=lambda: StoreHarness(store),
-                profile=profile,
-                caught_by=caught_by,
-            )
-        )
-        return store
-
-    return register
-
-
 class StoreHarness(MemoryHarness):
     """Examines a kind of store in memory, on a clock that is moved by hand where the suite allows."""
 
@@ -75,3 +57,21 @@ class StoreHarness(MemoryHarness):
         namespace = new_namespace()
         store = self.store(namespace=namespace, clock=clock)
         return Runner.of(store, namespace=namespace, url=self.name).open()
+
+
+def planted(profile: str, *caught_by: str, harness: type[StoreHarness] = StoreHarness) -> Callable[[type[S]], type[S]]:
+    """The decorated store in memory has a bug, to be seen by one of these properties of the profile."""
+
+    def register(store: type[S]) -> type[S]:
+        declare(
+            Mutant(
+                name=store.__name__,
+                bug=(store.__doc__ or "").strip(),
+                harness=lambda: harness(store),
+                profile=profile,
+                caught_by=caught_by,
+            )
+        )
+        return store
+
+    return register

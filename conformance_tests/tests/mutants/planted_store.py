@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from onceward.contracts import Admission, CheckIn, CheckInOutcome, LockAnswer, LockId, RunId
+from onceward.contracts import Admission, CheckIn, CheckInOutcome, Clock, LockAnswer, LockId, RunId
 from onceward.contracts import transitions as t
 from onceward.contracts.times import span, span_ms
 from onceward.contracts.transitions import Entry, LockEntry
@@ -12,7 +12,14 @@ from onceward.runners.memory import MemoryStore
 
 
 class Meddled(MemoryStore):
-    """A store whose subclasses change one thing, under the store's own lock."""
+    """A store whose subclasses change one thing, under the store's own lock; ``prepare`` is for what they remember."""
+
+    def __init__(self, namespace: str = "default", clock: Clock | None = None) -> None:
+        super().__init__(namespace, clock)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """The mutant has what it needs, which is nothing for most."""
 
     def entry(self, run: RunId) -> Entry:
         """The run as the store keeps it."""

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from msgspec.structs import replace
-from mutants.planted import planted
-from mutants.planted_store import Meddled
 
 from onceward.contracts import Claim, Run, RunId, RunSpec, Status, new_request
 from onceward.contracts import transitions as t
 from onceward.contracts.times import from_ms, span_ms, to_ms
 from onceward.contracts.transitions import Entry
+
+from .planted import planted
+from .planted_store import Meddled
 
 
 class QueueMutant(Meddled):

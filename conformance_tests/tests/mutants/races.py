@@ -6,8 +6,6 @@ import time
 from collections.abc import Sequence
 
 from msgspec.structs import replace
-from mutants.planted import planted
-from mutants.planted_store import Meddled
 
 from onceward.contracts import (
     Admission,
@@ -23,6 +21,9 @@ from onceward.contracts import (
     Status,
 )
 from onceward.contracts import transitions as t
+
+from .planted import planted
+from .planted_store import Meddled
 
 
 def window() -> None:

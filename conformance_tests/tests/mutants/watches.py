@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
-from mutants.planted import planted
-from mutants.planted_store import Meddled
-
-from onceward.contracts import Interest, InvalidRequest, Traits
+from onceward.contracts import Interest, InvalidRequest, Run, Runner, Traits
 from onceward.runners.memory.store import TRAITS
 from onceward.runners.memory.watch import MemoryWatch
 
-WATCHES = ("queue.watch", "watch.changes", "queue.watches", "watch.model")
-TRAIT_PROPERTIES = ("traits.probe", "checkin.traits", "traits.probed", "lock.traits", "queue.traits")
+from .planted import StoreHarness, planted
+from .planted_store import Meddled
 
 
 class WatchMutant(Meddled):
@@ -35,7 +30,7 @@ class Forgetful(MemoryWatch):
         return super().wait(timeout)
 
 
-@planted("queue", *WATCHES)
+@planted("queue", "queue.watch")
 class WakeUpMissed(WatchMutant):
     """Redis pub/sub without a look before the wait: what happens between look and wait is never told (G15)."""
 
@@ -45,34 +40,39 @@ class WakeUpMissed(WatchMutant):
 class Deaf(MemoryWatch):
     """Is not told of what comes due with time."""
 
-    def __init__(self, interest, *, pass_time, forget) -> None:  # type: ignore[no-untyped-def]
-        super().__init__(interest, pass_time=lambda watch: None, forget=forget)
+    def wait(self, timeout: float) -> bool:
+        return self._changed.wait(timeout) and super().wait(0.0)
 
 
-@planted("queue", *WATCHES)
+@planted("queue", "queue.watch")
 class DueNotTold(WatchMutant):
     """Watches on writes only (python-redis-lock, 9): nothing is written when a lease lapses or a run comes due."""
 
     kind = Deaf
 
 
-@planted("queue", *WATCHES)
+@planted("queue", "queue.watch")
 class RetriesNotTold(WatchMutant):
     """A watch on new runs only: those that come back after a failure wait for the next poll."""
 
-    def _tell(self, *, run=None, job=None, lock=None, config=False) -> None:  # type: ignore[no-untyped-def]
-        if run is not None and run.attempt > 0 and not run.status.ended:
-            return
-        super()._tell(run=run, job=job, lock=lock, config=config)
+    def _tell(
+        self, *, run: Run | None = None, job: str | None = None, lock: str | None = None, config: bool = False
+    ) -> None:
+        new = run is not None and run.attempt == 0
+        super()._tell(run=run if new else None, lock=lock, config=config)
 
 
-@planted("queue", *WATCHES)
+@planted("queue", "queue.watch")
 class EndNotTold(WatchMutant):
     """Whoever waits for a run to end is not told (G38: it waits for ever)."""
 
-    def _tell(self, *, run=None, job=None, lock=None, config=False) -> None:  # type: ignore[no-untyped-def]
-        ended = run is not None and run.status.ended
-        super()._tell(run=None if ended else run, job=run.job if ended else job, lock=lock, config=config)
+    def _tell(
+        self, *, run: Run | None = None, job: str | None = None, lock: str | None = None, config: bool = False
+    ) -> None:
+        if run is not None and run.status.ended:
+            super()._tell(job=run.job, lock=lock, config=config)
+        else:
+            super()._tell(run=run, job=job, lock=lock, config=config)
 
 
 class Boastful(Meddled):
@@ -85,14 +85,23 @@ class Boastful(Meddled):
         return self.declared
 
 
-@planted("durable", "durable.reopen", "durable.crash", "durable.restart", "durable.kill", "traits.probe")
+class Reopening(StoreHarness):
+    """Opens the store again after it was closed, as if by its address."""
+
+    def reopen(self, runner: Runner) -> Runner:
+        runner.close()
+        store = self.store(namespace=runner.namespace)
+        return Runner.of(store, namespace=runner.namespace, url=self.name).open()
+
+
+@planted("durable", "durable.reopen", harness=Reopening)
 class SaysDurable(Boastful):
     """Redis without an append-only file: what was acknowledged is gone with the process, and it says it is not."""
 
     declared = Traits(durable=True, shared=False, native_wait=True)
 
 
-@planted("checkin", *TRAIT_PROPERTIES)
+@planted("checkin", "store.traits")
 class SaysMorePayload(Boastful):
     """DynamoDB, ZooKeeper: large payloads are refused, and the declared limit says that they are not."""
 
@@ -101,20 +110,3 @@ class SaysMorePayload(Boastful):
         if text is not None and len(text) > 1_000_000:
             raise InvalidRequest(field, f"{len(text)} bytes", "at most 1 MB")
         return text
-
-
-@planted("checkin", *TRAIT_PROPERTIES)
-class SaysNativeWait(Boastful):
-    """A store that polls every few seconds, and says that its watches are told."""
-
-    def watch(self, interest: Interest) -> MemoryWatch:
-        return Polling(interest, pass_time=self._pass_time, forget=self._forget)
-
-
-class Polling(MemoryWatch):
-    """Looks once in three seconds."""
-
-    def wait(self, timeout: float) -> bool:
-        pause = timedelta(seconds=3).total_seconds()
-        self._changed.wait(min(timeout, pause))
-        return timeout >= pause and not self._closed

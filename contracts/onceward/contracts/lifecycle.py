@@ -11,7 +11,7 @@ from onceward.contracts.requests import Purge, Rearm, RunQuery
 from onceward.contracts.traits import Traits
 
 
-class Health(Record, frozen=True):
+class Health(Record, frozen=True, kw_only=True):
     """Whether a round trip to the store works now, how long it took, and what the store says of itself."""
 
     ok: bool

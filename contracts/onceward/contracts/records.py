@@ -82,7 +82,7 @@ class LockId(msgspec.Struct, frozen=True, order=True):
         return f"lock {self.name}"
 
 
-class Lease(Record, frozen=True):
+class Lease(Record, frozen=True, kw_only=True):
     """The right to a resource until ``expires`` by the store's clock, proven by ``token``.
 
     Attributes:
@@ -102,7 +102,7 @@ class Lease(Record, frozen=True):
     expires: datetime | None = None
 
 
-class Failure(Record, frozen=True):
+class Failure(Record, frozen=True, kw_only=True):
     """What went wrong in an attempt: the exception's type, its message, and optionally its traceback."""
 
     type: str
@@ -125,7 +125,7 @@ class Failure(Record, frozen=True):
         )
 
 
-class Progress(Record, frozen=True):
+class Progress(Record, frozen=True, kw_only=True):
     """How far a run is: ``done`` of ``total`` units (total None: not known)."""
 
     done: int = 0
@@ -153,7 +153,7 @@ class Ending(enum.StrEnum):
     """Its lease lapsed and another took over, or its crash budget ran out. Written by stores only."""
 
 
-class Attempt(Record, frozen=True):
+class Attempt(Record, frozen=True, kw_only=True):
     """One try of a run."""
 
     number: int
@@ -169,7 +169,7 @@ class Attempt(Record, frozen=True):
     error: Failure | None = None
 
 
-class Run(Record, frozen=True):
+class Run(Record, frozen=True, kw_only=True):
     """The record of one (namespace, job, key, stamp).
 
     Attributes:
@@ -218,7 +218,7 @@ class Run(Record, frozen=True):
         return self.id.key
 
 
-class LockState(Record, frozen=True):
+class LockState(Record, frozen=True, kw_only=True):
     """A held lock, as listings show it."""
 
     lease: Lease
@@ -228,7 +228,7 @@ class LockState(Record, frozen=True):
     """Time until it lapses, by the store's clock, when this was read; zero or less: lapsed."""
 
 
-class ConfigDoc(Record, frozen=True):
+class ConfigDoc(Record, frozen=True, kw_only=True):
     """A configuration document; ``version`` starts at 1 and grows by 1 with each write."""
 
     name: str

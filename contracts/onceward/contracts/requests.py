@@ -58,7 +58,7 @@ class OnAbandoned(enum.StrEnum):
     """Leave it as it is, for a person to look at."""
 
 
-class CheckIn(Record, frozen=True):
+class CheckIn(Record, frozen=True, kw_only=True):
     """May I run this? Submit and claim of exactly one run, in one transition.
 
     Attributes:
@@ -107,7 +107,7 @@ class CheckInOutcome(enum.StrEnum):
         return self in (CheckInOutcome.ADMITTED, CheckInOutcome.TAKEN_OVER)
 
 
-class Admission(Record, frozen=True):
+class Admission(Record, frozen=True, kw_only=True):
     """The answer to a check-in, with the run as it is now.
 
     ``remaining`` is the time until the current lease lapses by the store's clock (None: no lease, or it never
@@ -119,7 +119,7 @@ class Admission(Record, frozen=True):
     remaining: timedelta | None = None
 
 
-class Want(Record, frozen=True):
+class Want(Record, frozen=True, kw_only=True):
     """One job in a claim.
 
     Attributes:
@@ -142,7 +142,7 @@ class Want(Record, frozen=True):
         checks.lease("lease", self.lease)
 
 
-class Claim(Record, frozen=True):
+class Claim(Record, frozen=True, kw_only=True):
     """Take due runs. ``wants`` None: of any job."""
 
     holder: str
@@ -165,7 +165,7 @@ class Claim(Record, frozen=True):
         return cls(holder=holder, lease=lease, limit=limit, wants=tuple(Want(job=job) for job in jobs))
 
 
-class Renewal(Record, frozen=True):
+class Renewal(Record, frozen=True, kw_only=True):
     """Extend a lease: its new end is the store's now plus ``duration`` (None: the lease's own), never an addition."""
 
     lease: Lease
@@ -187,7 +187,7 @@ class Renewed(enum.StrEnum):
     """Still held and extended, but somebody asked for the run to stop."""
 
 
-class CheckOut(Record, frozen=True):
+class CheckOut(Record, frozen=True, kw_only=True):
     """An attempt ended. Recorded only with the newest token; a lapsed lease that nobody took over still counts.
 
     Attributes:
@@ -249,7 +249,7 @@ class CheckOut(Record, frozen=True):
         return cls(lease=lease, ending=Ending.CANCELLED, error=error)
 
 
-class LockRequest(Record, frozen=True):
+class LockRequest(Record, frozen=True, kw_only=True):
     """Take a lock that nobody holds. ``note`` is shown to whoever looks at the lock."""
 
     lock: LockId
@@ -267,7 +267,7 @@ class LockRequest(Record, frozen=True):
             checks.text("note", self.note, 4_000)
 
 
-class LockAnswer(Record, frozen=True):
+class LockAnswer(Record, frozen=True, kw_only=True):
     """The answer to a lock request: mine (``acquired``) or somebody else's ``lease``, and how long it still lasts.
 
     ``lease`` None: nobody holds it, and the request was not granted since it is a late copy of one whose lease is
@@ -279,7 +279,7 @@ class LockAnswer(Record, frozen=True):
     remaining: timedelta | None = None
 
 
-class RunSpec(Record, frozen=True):
+class RunSpec(Record, frozen=True, kw_only=True):
     """A run to be. Without ``run_at`` or ``after`` it is due at once, by the store's clock."""
 
     id: RunId
@@ -317,7 +317,7 @@ class Cancelled(enum.StrEnum):
     ABSENT = "absent"
 
 
-class Rearm(Record, frozen=True):
+class Rearm(Record, frozen=True, kw_only=True):
     """Make an ended run claimable again, if ``token`` is still its newest (so that no later outcome is undone)."""
 
     run: RunId
@@ -328,7 +328,7 @@ class Rearm(Record, frozen=True):
         checks.whole("token", self.token, 0, 2**63 - 1)
 
 
-class ConfigWrite(Record, frozen=True):
+class ConfigWrite(Record, frozen=True, kw_only=True):
     """Write a configuration document if its version is still ``expected_version`` (0: it must not exist).
 
     ``document`` None deletes it.
@@ -345,7 +345,7 @@ class ConfigWrite(Record, frozen=True):
         checks.whole("expected_version", self.expected_version, 0, 2**53)
 
 
-class RunQuery(Record, frozen=True):
+class RunQuery(Record, frozen=True, kw_only=True):
     """Which runs to list, and how. Newest submissions first unless ``oldest_first``.
 
     Attributes:
@@ -377,7 +377,7 @@ class RunQuery(Record, frozen=True):
             checks.stamp_text("stamp", self.stamp)
 
 
-class Purge(Record, frozen=True):
+class Purge(Record, frozen=True, kw_only=True):
     """Delete ended runs, and only those.
 
     Attributes:
@@ -407,7 +407,7 @@ class Purge(Record, frozen=True):
                 checks.refuse("statuses", status, "succeeded, failed, cancelled: what is live is never purged")
 
 
-class Interest(Record, frozen=True):
+class Interest(Record, frozen=True, kw_only=True):
     """What a watch is for: something to claim of these jobs, a lock freed, a run ended, a configuration changed."""
 
     jobs: frozenset[str] = frozenset()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 
+from onceward.contracts.errors import InvalidRequest
 from onceward.contracts.records import Record
 
 
@@ -32,7 +34,7 @@ class Failover(enum.StrEnum):
     """There is no other server."""
 
 
-class Traits(Record, frozen=True):
+class Traits(Record, frozen=True, kw_only=True):
     """What a store promises.
 
     Attributes:
@@ -59,3 +61,26 @@ class Traits(Record, frozen=True):
     min_lease: timedelta = timedelta(milliseconds=1)
     expiry_slack: timedelta = timedelta(milliseconds=1)
     max_payload_bytes: int = 16 * 1024 * 1024
+
+    def missing(self, needs: Collection[str]) -> list[str]:
+        """Those of ``needs`` (names out of ``NEEDS``) that this store does not give.
+
+        Raises:
+            InvalidRequest: a need that nobody knows.
+        """
+        for need in needs:
+            if need not in NEEDS:
+                raise InvalidRequest("needs", need, f"any of {', '.join(NEEDS)}")
+        return [need for need in needs if not NEEDS[need](self)]
+
+
+#: What a configuration may ask for.
+NEEDS: Mapping[str, Callable[[Traits], bool]] = {
+    "durable": lambda traits: traits.durable,
+    "shared": lambda traits: traits.shared,
+    "linearizable": lambda traits: traits.linearizable,
+    "native_wait": lambda traits: traits.native_wait,
+    "fair": lambda traits: traits.fair,
+    "monotonic_leases": lambda traits: traits.lease_clock is LeaseClock.MONOTONIC,
+    "safe_failover": lambda traits: traits.failover is Failover.SAFE,
+}

@@ -41,7 +41,7 @@ class Now(NamedTuple):
     wall: int
 
 
-class Entry(Record, frozen=True):
+class Entry(Record, frozen=True, kw_only=True):
     """A run as a store keeps it: the record, and when its lease ends by the store's lease clock (None: never)."""
 
     run: Run
@@ -171,7 +171,8 @@ def hold(found: Entry, *, holder: str, request: str, lease_ms: int | None, now: 
 def bury(found: Entry, now: Now) -> Entry:
     """A lapsed run whose crash budget is used up has ended as FAILED."""
     run = _write_off(found.run, now)
-    return Entry(run=replace(run, status=Status.FAILED, lease=None, ended=from_ms(now.wall), error=ABANDONED))
+    run = replace(run, status=Status.FAILED, lease=None, ended=from_ms(now.wall), error=ABANDONED)
+    return Entry(run=replace(run, cancel_requested=False))
 
 
 def _write_off(run: Run, now: Now) -> Run:
@@ -285,7 +286,7 @@ def force_lapse(found: Entry, now: Now, *, token: int) -> Entry:
     return Entry(run=replace(found.run, token=token, lease=fenced), until=now.elapsed)
 
 
-class LockEntry(Record, frozen=True):
+class LockEntry(Record, frozen=True, kw_only=True):
     """A lock as a store keeps it: the newest lease, when it ends, whether it is held, and who let go of it last."""
 
     lease: Lease

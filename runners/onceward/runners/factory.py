@@ -8,10 +8,10 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
@@ -48,8 +48,19 @@ _INSTEAD = {
 
 Source: TypeAlias = str | Path | Mapping[str, object] | None
 
+_ENTRIES = ["type", "config", "namespace", "needs", "url"]
 
-def open_runner(source: Source = None, *, namespace: str | None = None) -> Runner:
+
+class _Found(NamedTuple):
+    """What a source says."""
+
+    type: str
+    config: Mapping[str, object]
+    namespace: str | None
+    needs: Sequence[str]
+
+
+def open_runner(source: Source = None, *, namespace: str | None = None, needs: Collection[str] = ()) -> Runner:
     """An open runner; close it, or use it as a context manager.
 
     Args:
@@ -57,27 +68,50 @@ def open_runner(source: Source = None, *, namespace: str | None = None) -> Runne
             the path of a TOML file (with ``type``, ``namespace`` and ``[config]``, at the top or below ``[runner]``),
             or None: the URL or path in ``ONCEWARD_RUNNER``, else the embedded ``sqlite:///onceward.db``.
         namespace: isolates applications in one store; wins over the one in the source; ``"default"`` if none has it.
+        needs: traits without which the store is refused, such as ``["durable", "shared"]``; adds to those in the
+            source (``needs = ["durable"]``, or ``?needs=durable,shared``).
 
     Raises:
-        InvalidRequest: the namespace is not acceptable.
-        StoreMisconfigured: unknown type, unknown option, missing extra, unreadable file: says what to do.
+        InvalidRequest: the namespace is not acceptable, or a need is unknown.
+        StoreMisconfigured: unknown type, unknown option, missing extra, unreadable file, a need that the store does
+            not meet: says what to do.
         StoreUnavailable: the store cannot be reached now.
     """
-    return make_runner(source, namespace=namespace).open()
+    found = _resolve(source)
+    runner = _build(found, namespace).open()
+    try:
+        _require(runner, [*found.needs, *needs])
+    except BaseException:
+        runner.close()
+        raise
+    return runner
 
 
 def make_runner(source: Source = None, *, namespace: str | None = None) -> Runner:
-    """Like ``open_runner``, but the runner is not opened yet."""
-    name, config, found_namespace = _resolve(source)
-    chosen = namespace if namespace is not None else found_namespace
+    """Like ``open_runner``, but the runner is not opened yet, and its needs are not looked at."""
+    return _build(_resolve(source), namespace)
+
+
+def _build(found: _Found, namespace: str | None) -> Runner:
+    chosen = namespace if namespace is not None else found.namespace
     chosen = chosen if chosen is not None else DEFAULT_NAMESPACE
     check_namespace("namespace", chosen)
-    kind = runner_type(name)
-    options = _options(kind, config)
+    kind = runner_type(found.type)
+    options = _options(kind, found.config)
     try:
         return kind.build(options, chosen)
     except ImportError as error:
         raise _missing(kind, error) from error
+
+
+def _require(runner: Runner, needs: Collection[str]) -> None:
+    """Refuse a store that does not give what was asked for at start rather than to disappoint later."""
+    missing = runner.traits.missing(needs)
+    if missing:
+        raise StoreMisconfigured(
+            f"{runner.url} does not give what was asked for: {', '.join(missing)}; its traits are {runner.traits}. "
+            "Take another store, configure this one accordingly, or ask for less"
+        )
 
 
 def runner_types() -> Mapping[str, EntryPoint]:
@@ -115,7 +149,7 @@ def _missing(kind: RunnerType, error: ImportError) -> StoreMisconfigured:
     return StoreMisconfigured(f"runner type {kind.name!r} needs a package that is not installed ({error}){hint}")
 
 
-def _resolve(source: Source) -> tuple[str, Mapping[str, object], str | None]:
+def _resolve(source: Source) -> _Found:
     """Type, options and namespace, wherever they stand."""
     if source is None:
         source = os.environ.get(VARIABLE) or DEFAULT_URL
@@ -130,7 +164,7 @@ def _resolve(source: Source) -> tuple[str, Mapping[str, object], str | None]:
     )
 
 
-def _from_url(text: str) -> tuple[str, Mapping[str, object], str | None]:
+def _from_url(text: str) -> _Found:
     try:
         url = urlsplit(text)
     except ValueError:  # its text would show the password
@@ -148,11 +182,12 @@ def _from_url(text: str) -> tuple[str, Mapping[str, object], str | None]:
         raise StoreMisconfigured(f"{redacted(text)}: {error}") from error
     query = dict(parse_qsl(url.query, keep_blank_values=True))
     namespace = query.pop("namespace", None)
+    needs = [need.strip() for need in query.pop("needs", "").split(",") if need.strip()]
     options.update(query)
-    return url.scheme, options, namespace
+    return _Found(url.scheme, options, namespace, needs)
 
 
-def _from_toml(path: Path) -> tuple[str, Mapping[str, object], str | None]:
+def _from_toml(path: Path) -> _Found:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -167,28 +202,33 @@ def _from_toml(path: Path) -> tuple[str, Mapping[str, object], str | None]:
     return _from_mapping(section, where=str(path))
 
 
-def _from_mapping(mapping: Mapping[str, object], *, where: str) -> tuple[str, Mapping[str, object], str | None]:
-    unknown = sorted(set(map(str, mapping)) - {"type", "config", "namespace", "url"})
+def _from_mapping(mapping: Mapping[str, object], *, where: str) -> _Found:
+    unknown = sorted(set(map(str, mapping)) - set(_ENTRIES))
     if unknown:
         raise StoreMisconfigured(
-            f"{where}: unknown entry {unknown[0]!r}{_guess(unknown[0], ['type', 'config', 'namespace', 'url'])}; "
-            "allowed: type and config, or url; and namespace"
+            f"{where}: unknown entry {unknown[0]!r}{_guess(unknown[0], _ENTRIES)}; "
+            "allowed: type and config, or url; namespace; needs"
         )
     namespace = mapping.get("namespace")
     if namespace is not None and not isinstance(namespace, str):
         raise StoreMisconfigured(f"{where}: namespace must be text, not {shown(namespace)}")
+    needs = mapping.get("needs", ())
+    if not isinstance(needs, (list, tuple)) or not all(isinstance(need, str) for need in needs):
+        raise StoreMisconfigured(f'{where}: needs must be a list of traits, such as ["durable"], not {shown(needs)}')
     url = mapping.get("url")
     if url is not None and ("type" in mapping or "config" in mapping):
         raise StoreMisconfigured(f"{where}: has a url besides type and config; keep one of the two")
     if isinstance(url, str):
-        kind, options, inner = _from_url(url)
-        return kind, options, namespace if namespace is not None else inner
+        found = _from_url(url)
+        return found._replace(
+            namespace=namespace if namespace is not None else found.namespace, needs=[*found.needs, *needs]
+        )
     name, config = mapping.get("type"), mapping.get("config", {})
     if not isinstance(name, str):
         raise StoreMisconfigured(f'{where}: needs a type (such as "sqlite") with its config, or a url')
     if not isinstance(config, Mapping):
         raise StoreMisconfigured(f"{where}: config must be a mapping of options, not {shown(config)}")
-    return name, config, namespace
+    return _Found(name, config, namespace, needs)
 
 
 def _options(kind: RunnerType, config: Mapping[str, object]) -> msgspec.Struct:

@@ -13,17 +13,18 @@ from onceward.contracts.records import Record
 _RECORDED = (Ending.SUCCEEDED, Ending.FAILED)
 
 
-class WorkerProgress(Record, frozen=True):
-    """One worker process, so far."""
+class WorkerProgress(Record, frozen=True, kw_only=True):
+    """One worker process, so far; ``killed``: it was, in the middle of an order."""
 
     worker: int
     pid: int
     ended: int = 0
     refused: int = 0
     alive: bool = True
+    killed: bool = False
 
 
-class DemoProgress(Record, frozen=True):
+class DemoProgress(Record, frozen=True, kw_only=True):
     """Where the demonstration is.
 
     Attributes:
@@ -41,7 +42,7 @@ class DemoProgress(Record, frozen=True):
     workers: tuple[WorkerProgress, ...]
 
 
-class DemoReport(Record, frozen=True):
+class DemoReport(Record, frozen=True, kw_only=True):
     """What is true at the end.
 
     Attributes:
@@ -123,11 +124,10 @@ def _checkouts(run: Run | None) -> int:
     return sum(attempt.ending in _RECORDED for attempt in run.attempts)
 
 
-def count_bodies(effects: Iterable[Path]) -> Mapping[str, int]:
+def count_bodies(effects: Path) -> Mapping[str, int]:
     """How often each order was begun, by all workers together."""
     begun: Counter[str] = Counter()
-    for path in effects:
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-            effect = json.loads(line)
-            begun[effect["order"]] += effect["effect"] == "started"
+    for line in effects.read_text(encoding="utf-8").splitlines():
+        effect = json.loads(line)
+        begun[effect["order"]] += effect["effect"] == "started"
     return begun

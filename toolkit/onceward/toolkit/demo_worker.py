@@ -1,8 +1,10 @@
 """One worker process of the demonstration: it tries every order, in an order of its own, until all have ended.
 
-The parent talks to it by lines on its standard input (the set-up as JSON, then ``go``, perhaps ``pause``; the end of
-the input means stop), and it tells what it does by JSON lines on its standard output. What it does to orders, it
-also writes to a file of effects, outside of the store: that is what the world would see.
+The parent talks to it by lines on its standard input (the set-up as JSON, then ``go``; the end of the input means
+stop), and it tells what it does by JSON lines on its standard output. What it does to orders, it also writes to a
+file of effects, outside of the store: that is what the world would see.
+
+One order may be marked as fatal: whoever is the first to be admitted to it stops in its middle, and is killed there.
 """
 
 from __future__ import annotations
@@ -30,15 +32,16 @@ _LOOK_AGAIN = timedelta(milliseconds=200)
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker has to know."""
+    """What the workers have to know; ``fatal_at``: where in its list each of them puts the fatal order."""
 
-    worker: int
     url: str
     namespace: str
     stamp: dict[str, str]
     orders: str
     effects: str
     lease_ms: int
+    fatal: str = ""
+    fatal_at: int = 0
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -54,12 +57,12 @@ class Control:
     """What the parent has said so far."""
 
     def __init__(self, source: TextIO) -> None:
-        self.go, self.pause, self.stop = threading.Event(), threading.Event(), threading.Event()
+        self.go, self.stop = threading.Event(), threading.Event()
         threading.Thread(target=self._listen, args=(source,), daemon=True).start()
 
     def _listen(self, source: TextIO) -> None:
         for line in source:
-            {"go": self.go, "pause": self.pause}.get(line.strip(), self.stop).set()
+            (self.go if line.strip() == "go" else self.stop).set()
         self.stop.set()
         self.go.set()
 
@@ -67,20 +70,28 @@ class Control:
 class Worker:
     """Tries orders."""
 
-    def __init__(self, setup: Setup, director: Director, control: Control, effects: int, out: TextIO) -> None:
-        self._setup, self._director, self._control, self._effects, self._out = setup, director, control, effects, out
+    def __init__(self, number: int, setup: Setup, director: Director, control: Control, effects: int) -> None:
+        self._number, self._setup, self._director, self._control = number, setup, director, control
+        self._effects = effects
         self._refused = 0
 
     def run(self, orders: list[Order]) -> None:
         """All orders have ended, whoever processed them; or the parent is gone."""
         self._tell("ready")
         self._control.go.wait()
-        random.Random(self._setup.worker).shuffle(orders)
+        orders = self._shuffled(orders)
         while orders and not self._control.stop.is_set():
             orders = [order for order in orders if not self._control.stop.is_set() and not self._try(order)]
             if orders:
                 self._wait_for(orders[0])
         self._tell("refused")
+
+    def _shuffled(self, orders: list[Order]) -> list[Order]:
+        """The orders as this worker will try them: all workers reach the fatal one after about as many others."""
+        random.Random(self._number).shuffle(orders)
+        fatal = [order for order in orders if order["order_id"] == self._setup.fatal]
+        rest = [order for order in orders if order["order_id"] != self._setup.fatal]
+        return [*rest[: self._setup.fatal_at], *fatal, *rest[self._setup.fatal_at :]]
 
     def _try(self, order: Order) -> bool:
         """True if the order has ended."""
@@ -106,12 +117,12 @@ class Worker:
         self._effect("started", order_id, checkin.token)
         validate(order)
         self._effect("reserved", order_id, checkin.token)
-        if self._control.pause.is_set():
+        if order_id == self._setup.fatal and checkin.run.attempt == 1:
             self._tell("inside", order_id)
             self._control.stop.wait()  # the parent kills us here, in the middle of an order
         self._effect("paid", order_id, checkin.token)
         self._effect("shipped", order_id, checkin.token)
-        return {"status": "completed", "total": total(order), "worker": self._setup.worker}
+        return {"status": "completed", "total": total(order), "worker": self._number}
 
     def _effect(self, effect: str, order_id: str, token: int) -> None:
         """The world has been changed; the token says in whose name."""
@@ -127,8 +138,8 @@ class Worker:
 
     def _tell(self, kind: str, order_id: str = "", *, takeover: bool = False) -> None:
         event = Event(kind=kind, order=order_id, takeover=takeover, refused=self._refused)
-        self._out.write(msgspec.json.encode(event).decode() + "\n")
-        self._out.flush()
+        sys.stdout.write(msgspec.json.encode(event).decode() + "\n")
+        sys.stdout.flush()
 
 
 def main() -> None:
@@ -141,7 +152,7 @@ def main() -> None:
     lease = timedelta(milliseconds=setup.lease_ms)
     try:
         with Director(setup.url, namespace=setup.namespace, stamp=setup.stamp, lease=lease) as director:
-            Worker(setup, director, control, effects, sys.stdout).run(orders)
+            Worker(int(sys.argv[1]), setup, director, control, effects).run(orders)
     finally:
         os.close(effects)
 

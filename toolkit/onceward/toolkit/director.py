@@ -26,7 +26,6 @@ from datetime import timedelta
 from itertools import islice
 from types import MappingProxyType, TracebackType
 from typing import Self, Unpack
-from urllib.parse import parse_qs, urlsplit
 
 from onceward.contracts import (
     Interest,
@@ -52,13 +51,12 @@ from onceward.toolkit.director_view import Stats, seed_view, stats_of
 from onceward.toolkit.resend import resend
 
 __all__ = [
-    "DEFAULT_CHANNEL", "DEFAULT_STAMP", "CheckedIn", "Director", "NotAdmitted", "Policy", "Refused", "Stats",
+    "DEFAULT_STAMP", "CheckedIn", "Director", "NotAdmitted", "Policy", "Refused", "Stats",
     "WhenAbandoned", "current", "seed_view",
 ]  # fmt: skip
 
 log = logging.getLogger("onceward.director")
 
-DEFAULT_CHANNEL = "oJob::check"
 DEFAULT_STAMP: Mapping[str, Json] = MappingProxyType({"type": "director"})
 #: 40 looks, 1.5 seconds apart.
 WAIT_TIMEOUT = timedelta(seconds=60)
@@ -88,7 +86,7 @@ class Director:
         Args:
             runner: an open runner (which stays yours to close), or what ``open_runner`` takes: a URL, a mapping, a TOML
                 file, None for the default store.
-            namespace: the channel in which Directors meet; ``oJob::check`` unless the source says otherwise.
+            namespace: the channel in which Directors meet; ``default`` unless the source says otherwise.
             stamp: part of every run's identity: the same job and key under different stamps are different runs.
             policy: see ``Policy``: lease, on_failed, on_abandoned, max_crashes.
         """
@@ -97,7 +95,9 @@ class Director:
         self._stamp: Mapping[str, Json] = MappingProxyType(dict(stamp))
         self._policy = Policy().but(policy)
         self._owns_runner = not isinstance(runner, Runner)
-        self._runner = _given(runner, namespace) if isinstance(runner, Runner) else _opened(runner, namespace)
+        self._runner = (
+            _given(runner, namespace) if isinstance(runner, Runner) else open_runner(runner, namespace=namespace)
+        )
         self._desk = Desk(self._runner.executor, stamp=self._stamp_text)
         self._linted: set[str] = set()
         if not self._runner.traits.shared:
@@ -253,9 +253,3 @@ def _given(runner: Runner, namespace: str | None) -> Runner:
     if namespace is not None and namespace != runner.namespace:
         raise InvalidRequest("namespace", namespace, f"that of the runner given, {runner.namespace!r}, or none")
     return runner.open()
-
-
-def _opened(source: Source, namespace: str | None) -> Runner:
-    if namespace is None and isinstance(source, str) and "namespace" not in parse_qs(urlsplit(source).query):
-        namespace = DEFAULT_CHANNEL
-    return open_runner(source, namespace=namespace)

@@ -21,7 +21,7 @@ def skipped(admission: Admission) -> str:
     return f"Job named '{run.job}' for uuid '{run.key}' {_SKIPPED[admission.outcome]}"
 
 
-class Refused(Record, frozen=True):
+class Refused(Record, frozen=True, kw_only=True):
     """The body was not run, and this stands in place of its result. False in a condition.
 
     Attributes:

@@ -77,7 +77,7 @@ class CheckedIn:
         self.job = job
         self.result: Json = None
         self._desk, self._key, self._policy, self._payload = desk, key, policy, payload
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._request: CheckIn | None = None
         self._sent = 0.0
         self._admission: Admission | None = None
@@ -125,6 +125,8 @@ class CheckedIn:
             OutcomeUnknown: not known yet; call again, and the same request is sent again.
         """
         self.looked_at = True
+        if self._admission is not None:  # without the lock, which a check-out may hold for long
+            return self._admission
         with self._lock:
             if self._admission is None:
                 self._admission = self._ask()
@@ -240,10 +242,7 @@ class CheckedIn:
             LeaseLost: somebody else has taken the run over; nothing was recorded.
             StoreError: not recorded, or not known to be; call it again.
         """
-        if error is None:
-            self._end(Ending.SUCCEEDED, result=result)
-        else:
-            self._end(Ending.FAILED, result=result, error=error)
+        self._end(Ending.SUCCEEDED if error is None else Ending.FAILED, result=result, error=error)
 
     def release(self, *, after: timedelta | None = None) -> None:
         """The run is given back unfinished; others are admitted at once, or ``after`` a while. Raises like checkout."""
@@ -253,13 +252,14 @@ class CheckedIn:
         self, ending: Ending, *, result: Json = None, error: BaseException | None = None, after: timedelta | None = None
     ) -> None:
         held = self.held
-        if self._ending is not None:
-            raise InvalidRequest("checkout", ending.value, f"one check-out; this run has {self._ending.value} already")
         failure = None if error is None else Failure.of(error, trace="".join(traceback.format_exception(error)))
         request = CheckOut(lease=held.lease, ending=ending, result=result, error=failure, after=after)
-        if self._pending is not None and _alike(self._pending, request):
-            request = self._pending
-        self._settle(request, held)
+        with self._lock:
+            if self._ending is not None:
+                raise InvalidRequest("checkout", ending.value, f"one per check-in; this one is {self._ending} already")
+            if self._pending is not None and _alike(self._pending, request):
+                request = self._pending
+            self._settle(request, held)
 
     def _settle(self, request: CheckOut, held: HeldLease) -> None:
         """Send a check-out until it is answered; it stays pending while its outcome is unknown."""
@@ -284,6 +284,7 @@ class CheckedIn:
 
         Raises:
             NotAdmitted: it is not, and the body is not run.
+            OutcomeUnknown: not known yet; keep the check-in and enter it again to find out.
         """
         if self._context is not None or self._ending is not None:
             raise InvalidRequest("with", self.job, "each check-in once; ask for a new one")

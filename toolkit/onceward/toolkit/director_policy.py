@@ -32,7 +32,7 @@ class PolicyChanges(TypedDict, total=False):
     max_crashes: int | None
 
 
-class Policy(Record, frozen=True):
+class Policy(Record, frozen=True, kw_only=True):
     """How check-ins treat leases, failures and crashes.
 
     Attributes:

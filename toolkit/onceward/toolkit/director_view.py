@@ -60,7 +60,7 @@ def _message(error: Failure | None) -> str | None:
     return None if error is None else error.message
 
 
-class Stats(Record, frozen=True):
+class Stats(Record, frozen=True, kw_only=True):
     """How many runs there are, and in which state.
 
     Attributes:

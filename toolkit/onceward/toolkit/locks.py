@@ -31,10 +31,12 @@ from onceward.contracts import (
     LockId,
     LockNotAcquired,
     LockRequest,
+    LockState,
     OncewardError,
     OutcomeUnknown,
     Runner,
     StoreError,
+    WaitTimeout,
     checks,
     new_holder,
     new_request,
@@ -197,6 +199,31 @@ def take(runner: Runner, request: LockRequest, *, wait: timedelta = NO_WAIT) -> 
     return answer.lease, sent
 
 
+def look(runner: Runner, name: str) -> LockState | None:
+    """Who has the lock now; None: nobody, or somebody whose lease has lapsed. Changes nothing."""
+    lock = LockId(name)
+    for state in runner.lifecycle.locks():
+        if state.lease.resource == lock:
+            return state if state.remaining is None or state.remaining > NO_WAIT else None
+    return None
+
+
+def wait_until_free(runner: Runner, name: str, *, timeout: timedelta) -> None:
+    """Nobody had the lock a moment ago; somebody else may have taken it since. To have it, ``acquire`` with a wait.
+
+    Raises:
+        WaitTimeout: it was never seen free.
+    """
+    checks.delay("timeout", timeout)
+    end = time.monotonic() + timeout.total_seconds()
+    with runner.scheduler.watch(Interest(locks=frozenset({name}))) as watch:
+        while (state := look(runner, name)) is not None:
+            left = end - time.monotonic()
+            if left <= 0:
+                raise WaitTimeout(f"lock {name!r} was not free within {timeout.total_seconds():g} s")
+            watch.wait(min(left, _until_lapse(state)))
+
+
 def let_go(executor: Executor, held: HeldLease) -> bool:
     """The lease is neither renewed nor held any more; True if it was held until now."""
     held.stop()
@@ -235,11 +262,11 @@ def _give_back(executor: Executor, lease: Lease) -> None:
         resend(lambda: executor.unlock(lease))
 
 
-def _until_lapse(answer: LockAnswer) -> float:
+def _until_lapse(found: LockAnswer | LockState) -> float:
     """Seconds until the holder's lease runs out unless it is renewed."""
-    if answer.remaining is None:
-        return _LOOK_AGAIN if answer.lease is None else float("inf")
-    return max(answer.remaining.total_seconds(), 0.0) + _LOOK_AGAIN
+    if found.remaining is None:
+        return _LOOK_AGAIN if found.lease is None else float("inf")
+    return max(found.remaining.total_seconds(), 0.0) + _LOOK_AGAIN
 
 
 def _give_back_later(executor: Executor, request: LockRequest, *, until: float) -> None:

@@ -9,6 +9,13 @@ What a start does, in this order:
 
 And the end: ask the store whether the lock is still ours, write the record's end, release the lock. Records of one
 job therefore never overlap. Everything that is released is released by the lease of that very start, never by name.
+
+    with Manager("sqlite:///jobs.db") as manager:
+        with manager.job("nightly-import", timeout=timedelta(hours=2)) as job:
+            while rows := next_rows():
+                if job.should_stop():
+                    break
+                load(rows, token=job.token)
 """
 
 from __future__ import annotations
@@ -324,7 +331,12 @@ class Manager:
 
     def _open(self, jobs: Runner | Source, locks: Runner | Source, namespace: str | None) -> Stores:
         for_jobs = self._runner(jobs, namespace)
-        for_locks = for_jobs if locks is None else self._runner(locks, namespace)
+        try:
+            for_locks = for_jobs if locks is None else self._runner(locks, namespace)
+        except BaseException:
+            for runner in self._opened:
+                runner.close()
+            raise
         if for_jobs.traits.shared and not for_locks.traits.shared:
             log.warning("records are shared between processes but locks are not: each process has its own locks")
         return Stores(jobs=for_jobs, locks=for_locks)

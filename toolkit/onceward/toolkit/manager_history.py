@@ -46,7 +46,7 @@ class JobState(enum.StrEnum):
     ERROR = "ERROR"
 
 
-class JobView(Record, frozen=True):
+class JobView(Record, frozen=True, kw_only=True):
     """One start of a job, as monitoring shows it. Times in milliseconds since 1970, by the store's clock."""
 
     name: str
@@ -113,7 +113,7 @@ class JobView(Record, frozen=True):
         return "\n".join([*lines, f"Error: {self.error}"] if self.in_error else lines)
 
 
-class JobReport(Record, frozen=True):
+class JobReport(Record, frozen=True, kw_only=True):
     """All known runs of one job in numbers; ``avg_duration`` over those that have ended, None without one."""
 
     name: str

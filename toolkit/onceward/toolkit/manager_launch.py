@@ -30,7 +30,7 @@ class DependencyFailed(OncewardError):
         self.view = view
 
 
-class Terms(Record, frozen=True):
+class Terms(Record, frozen=True, kw_only=True):
     """How a job is started.
 
     Attributes:

@@ -134,12 +134,15 @@ class HeldLease:
             renewal = Renewal(lease=self.lease, duration=self.duration, progress=progress)
             self._trust_until_at_most(local_end(sent, self.duration))
             try:
-                self.settle(self._executor.renew([renewal])[0], renewal, sent=sent)
+                answer = self._executor.renew([renewal])[0]
+                self.settle(answer, renewal, sent=sent)
             except InvalidRequest:  # this store grants no such duration, and nothing was sent
                 self.duration = before
                 raise
             finally:
                 self._changed()
+        if answer is Renewed.LOST:  # also after stop(), when it is no loss to signal
+            raise LeaseLost(str(self.lease.resource), self.token)
         self.raise_if_lost()
 
     def _trust_until_at_most(self, end: float | None) -> None:

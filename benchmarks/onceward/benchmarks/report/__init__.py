@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from onceward.benchmarks.report.page import page
-from onceward.benchmarks.report.tables import printed, text
+from onceward.benchmarks.report.tables import WIDTH, printed, text
 
-__all__ = ["page", "printed", "text"]
+__all__ = ["WIDTH", "page", "printed", "text"]

@@ -27,7 +27,8 @@ from onceward.benchmarks.records import (
 )
 from onceward.benchmarks.report import wording
 
-_WIDTH = 110
+#: Of text that no terminal bounds.
+WIDTH = 110
 _COLOUR = {
     Standing.MET: "green",
     Standing.MISSED: "red",
@@ -51,7 +52,7 @@ def printed(rows: Sequence[Row], console: Console) -> None:
 
 def text(rows: Sequence[Row]) -> str:
     """Everything that was measured, as plain text."""
-    console = Console(file=io.StringIO(), width=_WIDTH, no_color=True, highlight=False)
+    console = Console(file=io.StringIO(), width=WIDTH, no_color=True, highlight=False)
     printed(rows, console)
     assert isinstance(console.file, io.StringIO)  # two lines above
     return console.file.getvalue()
@@ -85,7 +86,7 @@ def _results(results: Sequence[Result]) -> Table:
         table.add_row(f"[bold]{escape(heading)}[/]")
         for row in group:
             table.add_row(
-                escape(f"  {row.contestant}" + ("" if row.length is None else f", {row.length:,} queued")),
+                escape(f"  {row.contestant}" + ("" if row.length is None else f", {wording.short(row.length)} queued")),
                 wording.rate(row.rate),
                 wording.between(row.rate),
                 wording.micros(row.p50_us),

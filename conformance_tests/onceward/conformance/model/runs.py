@@ -49,7 +49,7 @@ class Known:
         until: when its lease ends, in the model's milliseconds; None: never, or it has none.
         token: the newest ever issued for it.
         fenced: its lease was taken from the holder by force.
-        buried: the store ended it and chose the error's words.
+        buried: the store ended it, chose the error's words, and may show that somebody had asked it to stop.
     """
 
     id: RunId
@@ -188,7 +188,7 @@ class Known:
             "result": (run.result, self.result),
             "priority": (run.priority, self.priority),
             "max_crashes": (run.max_crashes, self.max_crashes),
-            "cancel_requested": (run.cancel_requested, self.cancel_requested),
+            "cancel_requested": (run.cancel_requested and not self.buried, self.cancel_requested),
             "rearmed": (run.rearmed, self.rearmed),
             "run_at": (run.run_at, self.run_at),
             "origin": (run.origin, self.origin),

@@ -6,12 +6,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from onceward.conformance.machine import explore, holders, picked, picks
-from onceward.conformance.properties.runs_machine import PAYLOADS, RunsMachine, runs
+from onceward.conformance.properties.operator_rules import OperatedMachine
+from onceward.conformance.properties.runs_machine import PAYLOADS, runs
 from onceward.conformance.property import Property
 from onceward.contracts import CheckIn, Json, OnAbandoned, OnFailed, RunId
 
 
-class CheckinMachine(RunsMachine):
+class CheckinMachine(OperatedMachine):
     """G1, G2, G4-G8: whoever asks, however often and late, for each attempt of a run one is admitted."""
 
     @rule(
@@ -69,8 +70,8 @@ class CheckinMachine(RunsMachine):
 
 MODEL = Property(
     id="checkin.model",
-    statement="Every answer to a check-in, check-out, renewal, purge, re-arm and forced unlock is the one right answer.",
+    statement="Every answer to a check-in, check-out, renewal, purge, re-arm and forced unlock is the right one.",
     guarantees=("G1", "G2", "G4", "G5", "G6", "G7", "G8", "G14", "C2", "L7"),
-    experiment=explore(CheckinMachine, cases=40, steps=30),
+    experiment=explore(CheckinMachine, cases=40, steps=50),
     weight=2.0,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -216,7 +217,7 @@ def round_trip(trial: Trial) -> None:
 
 def _everywhere(trial: Trial, runner: Runner, value: Any) -> None:
     """The value as payload of a check-in and of a submission, as result, and as configuration."""
-    key = f"k{trial.cases}"
+    key, pristine = f"k{trial.cases}", copy.deepcopy(value)
     trial.say(f"value {value!r:.200}")
     try:
         entered = runner.executor.checkin(CheckIn(run=RunId("in", key), holder="ann", lease=HOUR, payload=value)).run
@@ -226,6 +227,11 @@ def _everywhere(trial: Trial, runner: Runner, value: Any) -> None:
         runner.scheduler.submit([RunSpec.of(f"out {key}", key, value)])
         claimed = runner.executor.claim(Claim.of(f"out {key}", holder="ann", lease=HOUR))
         listed = runner.lifecycle.runs(RunQuery(job="in", key=key))
+        shown = runner.executor.check(RunId("in", key))
+        for mine in (value, None if shown is None else shown.payload, None if shown is None else shown.result):
+            _scribble(mine)
+        ended = runner.executor.check(RunId("in", key))
+        value = pristine
         read = None
         if value is not None:
             runner.scheduler.write_config(ConfigWrite(name=key, document=value, expected_version=0))
@@ -242,6 +248,14 @@ def _everywhere(trial: Trial, runner: Runner, value: Any) -> None:
     }
     for place, got in places.items():
         _same(trial, place, value, got)
+
+
+def _scribble(mine: Any) -> None:
+    """The caller changes what it gave or got; the store must have copies of its own."""
+    if isinstance(mine, list):
+        mine.append("scribbled")
+    elif isinstance(mine, dict):
+        mine["scribbled"] = True
 
 
 def _same(trial: Trial, place: str, value: Any, got: Any) -> None:

@@ -253,7 +253,7 @@ class LockMachine(Machine):
         live = {name for name, hold in self.newest.items() if hold.live(self.now_ms)}
         may = {name for name, hold in self.newest.items() if hold.held} | set(self.purged.values())
         self.expect("C2", live <= set(shown) <= may, lambda: f"listed {sorted(map(str, shown))}, held {live}")
-        self.expect("C2", list(shown) == sorted(shown), lambda: f"not by name: {listed}")  # type: ignore[type-var]
+        self.expect("C2", list(shown) == sorted(shown), lambda: f"not by name: {listed}")
         for name in live:
             self.expect(
                 "C2", self.newest[name].is_of(shown[name].lease), lambda: f"listed with a wrong lease: {listed}"
@@ -273,7 +273,7 @@ def told(answer: LockAnswer | Lease | None) -> str:
 
 MODEL = Property(
     id="lock.model",
-    statement="Every answer to a lock, renewal, unlock and forced unlock is the one right answer.",
+    statement="Every answer to a lock, renewal, unlock and forced unlock is the right one.",
     guarantees=("G2", "G3", "G4", "G5", "G7", "G8", "L6", "L7", "C2"),
     experiment=explore(LockMachine, cases=60, steps=30),
     weight=2.0,

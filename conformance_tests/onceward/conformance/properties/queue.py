@@ -9,13 +9,14 @@ from hypothesis.stateful import rule
 
 from onceward.conformance.machine import explore, holders, picked, picks
 from onceward.conformance.model.runs import Known
-from onceward.conformance.properties.runs_machine import FAR, PAYLOADS, RUNS, RunsMachine, brief, floored, runs
+from onceward.conformance.properties.operator_rules import OperatedMachine
+from onceward.conformance.properties.runs_machine import FAR, PAYLOADS, RUNS, brief, floored, runs
 from onceward.conformance.property import Property
 from onceward.conformance.trial import Trial
 from onceward.contracts import Cancelled, CheckIn, Claim, Json, OnFailed, Run, RunId, RunSpec, Status, Want
 
 JOBS = ("orders", "orders/a")
-WANTS = (None, (0,), (1,), (0, 1))
+WANTS = (None, (0,), (0,), (1,), (0, 1))
 PRIORITIES = (0, 0, 5, -1)
 
 specs = st.tuples(
@@ -27,7 +28,7 @@ specs = st.tuples(
 )
 
 
-class QueueMachine(RunsMachine):
+class QueueMachine(OperatedMachine):
     """G1, G2, G5-G8, G12, G13, J4: claims take what is due, in order, within the limits, and nothing else."""
 
     def __init__(self, trial: Trial) -> None:
@@ -37,7 +38,7 @@ class QueueMachine(RunsMachine):
 
     # -- submit -------------------------------------------------------------------------------------------------
 
-    @rule(drawn=st.lists(specs, min_size=1, max_size=3), holder=holders)
+    @rule(drawn=st.lists(specs, min_size=1, max_size=4), holder=holders)
     def submit(self, drawn: list[tuple[RunId, int, str, int | None, Json]], holder: str) -> None:
         """New runs, or some that are known already."""
         batch = [self._spec(*each) for each in drawn]
@@ -74,16 +75,20 @@ class QueueMachine(RunsMachine):
         )
         self.expect("C2", len(answers) == len(batch), lambda: f"{len(batch)} asked, {len(answers)} answered")
         for spec, answer in zip(batch, answers, strict=True):
-            found, after = self.known.get(spec.id), self.look(spec.id)
-            if found is None:
-                self.expect("C2", answer and after is not None, lambda: f"new, but answered {answer}: {after}")
-                assert after is not None  # just checked
-                self._made(spec, after, early)
-                before[spec.id] = after
-            else:
-                law = "G7" if found.origin == spec.request else "G5"
-                self.expect(law, answer is (found.origin == spec.request), lambda: f"known, but answered {answer}")
-                self.expect(law, after == before[spec.id], lambda: f"a repeated submission made it {after}")
+            self._answered(spec, answer, before, early)
+
+    def _answered(self, spec: RunSpec, answer: bool, before: dict[RunId, Run | None], early: datetime) -> None:
+        """One submission of a batch: made, or known before and not touched."""
+        found, after = self.known.get(spec.id), self.look(spec.id)
+        if found is None:
+            self.expect("C2", answer and after is not None, lambda: f"new, but answered {answer}: {after}")
+            assert after is not None  # just checked
+            self._made(spec, after, early)
+            before[spec.id] = after
+            return
+        law = "G7" if found.origin == spec.request else "G5"
+        self.expect(law, answer is (found.origin == spec.request), lambda: f"known, but answered {answer}")
+        self.expect(law, after == before[spec.id], lambda: f"a repeated submission made it {after}")
 
     def _made(self, spec: RunSpec, record: Run, early: datetime) -> None:
         if spec.run_at is None:
@@ -100,7 +105,7 @@ class QueueMachine(RunsMachine):
 
     @rule(
         holder=holders,
-        limit=st.sampled_from((1, 1, 2, 10)),
+        limit=st.sampled_from((1, 2, 3, 10)),
         jobs=st.sampled_from(WANTS),
         most=st.sampled_from((None, None, 0, 1, 2)),
         running=st.sampled_from((None, None, 1, 2)),
@@ -222,7 +227,7 @@ class QueueMachine(RunsMachine):
         for want in request.wants or ():
             got = sum(run.id.job == want.job for run in answer)
             if want.limit is not None:
-                self.expect("G12", got <= want.limit, lambda got=got: f"at most {want.limit} wanted, got {got}")  # type: ignore[misc]
+                self.expect("G12", got <= want.limit, f"at most {want.limit} wanted, got {got}")
             if want.max_running is not None and got:
                 live = self._live(want.job) + got
                 self.expect("G12", live <= want.max_running, f"{live} of {want.job} run, at most {want.max_running}")
@@ -245,6 +250,12 @@ class QueueMachine(RunsMachine):
         request = CheckIn(run=run, holder=holder, request=self.request(), lease=length, on_failed=again)
         self.checkins.append(request)
         self.enter(request)
+
+    @rule(pick=picks, holder=holders)
+    def claim_after_lapse(self, pick: int, holder: str) -> None:
+        """A lease comes to its end, and somebody claims."""
+        self.lapse(pick, False)
+        self.take(Claim(holder=holder, lease=timedelta(hours=1), limit=2, request=self.request()))
 
     @rule(run=runs, when=st.sampled_from(("past", "later", "soon")))
     def reschedule(self, run: RunId, when: str) -> None:
@@ -299,8 +310,8 @@ def _wanted(request: Claim) -> str:
 
 MODEL = Property(
     id="queue.model",
-    statement="Every answer to a submit, claim, reschedule, cancel, check-out and renewal is the one right answer.",
+    statement="Every answer to a submit, claim, reschedule, cancel, check-out and renewal is the right one.",
     guarantees=("G1", "G2", "G4", "G5", "G6", "G7", "G8", "G12", "G13", "G14", "J4", "C2", "L7"),
-    experiment=explore(QueueMachine, cases=50, steps=35),
+    experiment=explore(QueueMachine, cases=40, steps=50),
     weight=2.5,
 )

@@ -23,13 +23,10 @@ from onceward.contracts import (
     OnAbandoned,
     OnFailed,
     Progress,
-    Purge,
-    Rearm,
     Renewal,
     Renewed,
     Run,
     RunId,
-    RunQuery,
     Status,
 )
 
@@ -164,14 +161,29 @@ class RunsMachine(Machine):
 
     # -- the ways to go on --------------------------------------------------------------------------------------
 
-    @rule(pick=picks, ending=st.sampled_from(ENDINGS), how=st.integers(0, 3), payload=st.sampled_from(PAYLOADS))
-    def checkout(self, pick: int, ending: Ending, how: int, payload: Json) -> None:
-        """Some lease's holder, perhaps of long ago, checks out."""
-        lease = picked(self.issued[-4:] if how % 2 else self.issued, pick)
-        if lease is None:
+    @rule(
+        pick=picks,
+        ending=st.sampled_from(ENDINGS),
+        how=st.integers(0, 3),
+        payload=st.sampled_from(PAYLOADS),
+        together=st.booleans(),
+    )
+    def checkout(self, pick: int, ending: Ending, how: int, payload: Json, together: bool) -> None:
+        """Some leases' holders, perhaps of long ago, check out; one or several in one batch."""
+        chosen = picked(self.issued[-4:] if how % 2 else self.issued, pick)
+        if chosen is None:
             return
+        batch = [chosen]
+        if together:
+            others = {lease.resource: lease for lease in self.issued if lease.resource != chosen.resource}
+            batch = [chosen, *others.values()][:: 1 if pick % 2 else -1]
+        requests = [self._checkout(lease, ending, how, payload) for lease in batch]
+        self.checkouts.extend(requests)
+        self.leave(requests)
+
+    def _checkout(self, lease: Lease, ending: Ending, how: int, payload: Json) -> CheckOut:
         again = ending in (Ending.RETRY, Ending.RELEASED)
-        request = CheckOut(
+        return CheckOut(
             lease=lease,
             ending=ending,
             result=payload if ending in (Ending.SUCCEEDED, Ending.FAILED) else None,
@@ -180,34 +192,36 @@ class RunsMachine(Machine):
             at=self.wall() + FAR if again and how == 2 else None,
             request=self.request(),
         )
-        self.checkouts.append(request)
-        self.leave(request)
 
     @rule(pick=picks)
     def repeat_checkout(self, pick: int) -> None:
         """A check-out of earlier arrives again."""
         request = picked(self.checkouts, pick)
         if request is not None:
-            self.leave(request)
+            self.leave([request])
 
-    def leave(self, request: CheckOut) -> None:
-        """A check-out is recorded exactly if its token is the newest, or it was recorded before."""
-        run, found, before = request.run, self.known.get(request.run), self.look(request.run)
+    def leave(self, requests: list[CheckOut]) -> None:
+        """Each check-out is recorded exactly if its token is the newest, or it was recorded before."""
+        before = {request.run: self.look(request.run) for request in requests}
+        early = self.wall()
+        shown = ", ".join(f"{r.run} token {r.lease.token} {r.ending.value} {r.request}" for r in requests)
+        holder = requests[0].lease.holder
+        answers = self.ask(f"{holder}.checkout({shown})", lambda: list(self.client(holder).executor.checkout(requests)))
+        self.expect("C2", len(answers) == len(requests), lambda: f"{len(requests)} asked, answered {answers}")
+        for request, answer in zip(requests, answers, strict=True):
+            self._left(request, answer, before[request.run], early)
+
+    def _left(self, request: CheckOut, answer: bool, before: Run | None, early: datetime) -> None:
+        found = self.known.get(request.run)
         repeated = found is not None and found.recorded(request)
         newest = found is not None and found.held_by(request.lease) and not repeated
-        early = self.wall()
-        answer = self.ask(
-            f"{request.lease.holder}.checkout({run}, token {request.lease.token}, {request.ending.value}, "
-            f"{request.request})",
-            lambda: self.client(request.lease.holder).executor.checkout([request])[0],
-        )
         law = "G7" if repeated else "G6" if newest else "G4"
-        self.expect(law, answer is (newest or repeated), lambda: f"the check-out was answered {answer}")
-        after = self.look(run)
+        right = answer is (newest or repeated)
+        self.expect(law, right, lambda: f"the check-out of {request.run} was answered {answer}")
+        after = self.look(request.run)
         if newest and found is not None and after is not None:
-            due = self._due_after(request, after, early)
-            found.finish(request, due, self.now_ms)
-            self.agrees(run, after)
+            found.finish(request, self._due_after(request, after, early), self.now_ms)
+            self.agrees(request.run, after)
         else:
             self.expect(law, after == before, lambda: f"a stale or repeated check-out changed {before} into {after}")
 
@@ -225,32 +239,47 @@ class RunsMachine(Machine):
         self.expect("C2", right, lambda: f"{record.id} is due at {record.run_at}, asked {after} after {early}")
         return record.run_at
 
-    @rule(pick=picks, lease=st.integers(0, 2), done=st.integers(0, 2))
-    def renew(self, pick: int, lease: int, done: int) -> None:
-        """Some lease's holder renews it."""
+    @rule(pick=picks, lease=st.integers(0, 2), done=st.integers(0, 2), together=st.booleans())
+    def renew(self, pick: int, lease: int, done: int, together: bool) -> None:
+        """Some leases' holders renew them, perhaps all in one batch."""
         held = picked(self.issued, pick)
-        if held is None or not isinstance(held.resource, RunId):
+        if held is None:
             return
         duration = None if lease == 0 else self.leases[lease % (len(self.leases) - 1)]
-        found, before = self.known.get(held.resource), self.look(held.resource)
+        progress = Progress(done=done) if done else None
+        batch = [held] if not together else list({each.resource: each for each in self.issued}.values())
+        renewals = [Renewal(lease=each, duration=duration, progress=progress) for each in batch]
+        before = {each.lease.resource: self._look_at(each.lease) for each in renewals}
+        shown = ", ".join(f"{each.resource} token {each.token}" for each in batch)
+        answers = self.ask(
+            f"{held.holder}.renew({shown}, {brief(duration)})",
+            lambda: list(self.client(held.holder).executor.renew(renewals)),
+        )
+        self.expect("C2", len(answers) == len(batch), lambda: f"{len(batch)} asked, answered {answers}")
+        for renewal, answer in zip(renewals, answers, strict=True):
+            self._renewed(renewal, answer, before[renewal.lease.resource])
+
+    def _look_at(self, lease: Lease) -> Run | None:
+        assert isinstance(lease.resource, RunId)  # this machine has no locks
+        return self.look(lease.resource)
+
+    def _renewed(self, renewal: Renewal, answer: Renewed, before: Run | None) -> None:
+        """A live lease goes on from now; a stale one changes nothing."""
+        held = renewal.lease
+        assert isinstance(held.resource, RunId)  # this machine has no locks
+        found = self.known.get(held.resource)
         live = found is not None and found.held_by(held) and not found.lapsed(self.now_ms)
         stopping = found is not None and found.cancel_requested
-        progress = Progress(done=done) if done else None
-        answer = self.ask(
-            f"{held.holder}.renew({held.resource}, token {held.token}, {brief(duration)})",
-            lambda: self.client(held.holder).executor.renew(
-                [Renewal(lease=held, duration=duration, progress=progress)]
-            )[0],
-        )
         expected = Renewed.LOST if not live else Renewed.CANCELLING if stopping else Renewed.HELD
         law = "L7" if live else "G4"
         self.expect(law, answer is expected, lambda: f"the renewal was answered {answer.value}, must be {expected}")
-        after = self.look(held.resource)
+        after = self._look_at(held)
         if found is None or not live:
             self.expect("G4", after == before, lambda: f"a stale renewal changed {before} into {after}")
             return
         if found.until is not None:
-            found.until = self.ends(duration or held.duration)
+            found.until = self.ends(renewal.duration or held.duration)
+        progress = renewal.progress
         kept = after is not None and (progress is None or after.progress == progress)
         self.expect("C2", kept, lambda: f"the progress {progress} was not kept: {after}")
         self.agrees(held.resource, after)
@@ -281,79 +310,6 @@ class RunsMachine(Machine):
         self.trial.say(f"-- the lease {lease.token} of {lease.holder} on {found.id} lapses --")
         found.until = self.now_ms
 
-    # -- the operator -------------------------------------------------------------------------------------------
-
-    @rule(run=runs, guarded=st.booleans(), pick=picks)
-    def force(self, run: RunId, guarded: bool, pick: int) -> None:
-        """An operator takes a run from its holder, perhaps one of long ago."""
-        found, before = self.known.get(run), self.look(run)
-        tokens = [lease.token for lease in self.issued if lease.resource == run]
-        token = picked(tokens, pick) if guarded else None
-        live = found is not None and found.live(self.now_ms) and token in (None, found.token)
-        answer = self.ask(
-            f"operator.force_unlock({run}, token={token})",
-            lambda: self.runner.lifecycle.force_unlock(run, token=token),
-        )
-        after = self.look(run)
-        if found is None or not live or before is None or after is None:
-            same = answer is None and after == before
-            self.expect("G4", same, lambda: f"nobody held it, but the answer was {answer} and it is now {after}")
-            return
-        self.expect("C2", answer == before.lease, lambda: f"forced off {before.lease}, the answer said {answer}")
-        self.expect("G2", after.token > found.token, lambda: f"the token stayed at {after.token} when it was forced")
-        self.newest[run] = after.token
-        found.fence(after.token, self.now_ms)
-        self.agrees(run, after)
-
-    @rule(run=runs, stale=st.booleans())
-    def rearm(self, run: RunId, stale: bool) -> None:
-        """An operator re-arms a run, perhaps with a token of earlier."""
-        found, before, early = self.known.get(run), self.look(run), self.wall()
-        token = (found.token if found is not None else 1) - stale
-        if token < 0:
-            return
-        answer = self.ask(
-            f"operator.rearm({run}, token {token})",
-            lambda: self.runner.lifecycle.rearm([Rearm(run=run, token=token)])[0],
-        )
-        fits = found is not None and found.token == token
-        waits = fits and found is not None and found.status is Status.SCHEDULED and found.rearmed
-        done = fits and found is not None and found.status.ended
-        self.expect("C2", answer is bool(waits or done), lambda: f"the re-arm was answered {answer}")
-        after = self.look(run)
-        if done and found is not None and after is not None:
-            found.revive(self.due_now(after, early))
-            self.agrees(run, after)
-        else:
-            self.expect("G5", after == before, lambda: f"a re-arm without effect changed {before} into {after}")
-
-    @rule(pick=st.integers(0, 3), keep=st.sampled_from((0, 0, 1)))
-    def purge(self, pick: int, keep: int) -> None:
-        """Ended runs go, what is live stays, and a token never comes back."""
-        statuses = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
-        job = ("orders", None)[pick % 2]
-        doomed = self._doomed(job, keep)
-        request = Purge(older_than=timedelta(0), job=job, keep_last=keep, statuses=statuses)
-        answer = self.ask(f"operator.purge({job}, keep_last={keep})", lambda: self.runner.lifecycle.purge(request))
-        if keep == 0:
-            self.expect("C2", answer == len(doomed), lambda: f"{answer} runs were purged, must be {len(doomed)}")
-        for run in list(self.known):
-            gone = self.look(run) is None
-            if not self.known[run].status.ended:
-                self.expect("G14", not gone, lambda run=run: f"{run} was purged while live")  # type: ignore[misc]
-            if gone:
-                self.expect("G14", run in doomed or keep > 0, f"{run} was purged and was not asked for")
-                del self.known[run]
-        for kept in {run.job for run in doomed} if keep else ():
-            left = [found for found in self.known.values() if found.id.job == kept and found.status.ended]
-            self.expect("G14", len(left) == keep, f"{len(left)} ended runs of {kept} are left, must be {keep}")
-
-    def _doomed(self, job: str | None, keep: int) -> set[RunId]:
-        """What a purge of everything ended takes, but for the latest of each job."""
-        ended = [found for found in self.known.values() if found.status.ended and job in (None, found.id.job)]
-        crowded = {f.id.job for f in ended if sum(other.id.job == f.id.job for other in ended) > keep}
-        return {found.id for found in ended if found.id.job in crowded}
-
     # -- looking ------------------------------------------------------------------------------------------------
 
     def look(self, run: RunId) -> Run | None:
@@ -370,30 +326,6 @@ class RunsMachine(Machine):
             self.expect("C2", found is None and record is None, lambda: f"{run}: {record}, must be {found}")
             return
         self.expect("C2", record.id == run and not found.differences(record), lambda: found.differences(record))
-
-    @rule(status=st.sampled_from(Status), pick=picks)
-    def listing(self, status: Status, pick: int) -> None:
-        """Listings and counts show what the model knows."""
-        by_order = sorted(self.known.values(), key=lambda found: found.order)
-        oldest = bool(pick % 2)
-        expected = [found.id for found in (by_order if oldest else reversed(by_order)) if found.status is status]
-        query = RunQuery(statuses=frozenset({status}), oldest_first=oldest)
-        listed = self.ask(f"runs({status.value})", lambda: self.runner.lifecycle.runs(query))
-        self.expect("C2", [run.id for run in listed] == expected, lambda: f"listed {listed}, must be {expected}")
-        self._lapsed_and_counts(by_order)
-
-    def _lapsed_and_counts(self, by_order: list[Known]) -> None:
-        query = RunQuery(lapsed=True, oldest_first=True)
-        late = [run.id for run in self.ask("runs(lapsed)", lambda: self.runner.lifecycle.runs(query))]
-        lapsed = [found.id for found in by_order if found.lapsed(self.now_ms)]
-        self.expect("C2", late == lapsed, lambda: f"listed as lapsed: {late}, must be {lapsed}")
-        counts: dict[str, dict[Status, int]] = {}
-        for found in by_order:
-            of_job = counts.setdefault(found.id.job, {})
-            of_job[found.status] = of_job.get(found.status, 0) + 1
-        shown = self.ask("counts()", self.runner.lifecycle.counts)
-        plain = {job: {s: n for s, n in of.items() if n} for job, of in shown.items() if any(of.values())}
-        self.expect("C2", plain == counts, lambda: f"counted {plain}, must be {counts}")
 
     @invariant()
     def nothing_else_changed(self) -> None:

@@ -17,6 +17,8 @@ from onceward.contracts.errors import StoreMisconfigured, StoreUnavailable
 from onceward.runners.sqlite import schema
 from onceward.runners.sqlite.errors import busy, translated, unstorable
 
+#: The first with RETURNING.
+_OLDEST_SQLITE = (3, 35, 0)
 _READERS_KEPT = 4
 #: Pages that each connection may keep in memory, in KiB (SQLite wants it negative then).
 _CACHE_KIB = 8_000
@@ -60,6 +62,11 @@ class Database:
 
     def open(self) -> None:
         """The file is there and is ours."""
+        if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+            oldest = ".".join(map(str, _OLDEST_SQLITE))
+            raise StoreMisconfigured(
+                f"this Python has SQLite {sqlite3.sqlite_version}; Onceward needs {oldest} or later"
+            )
         self._check_path()
         with self.lock:
             if self._writer is None:

@@ -53,9 +53,9 @@ WHERE ns = :ns AND name = :name AND held = 1 AND token = :token AND request = :r
 #   Params: fence, its request, ns, name, token that was read.   Result: row count 1.   Guarantee G2.
 FORCE = "UPDATE locks SET token = ?, request = ?, held = 0 WHERE ns = ? AND name = ? AND token = ?"
 
-# purge: forget locks that nobody holds and that ended so long ago; tokens go on behind them.
-#   Params: ns, elapsed, elapsed - age.   Result: row count.
-PURGE = "DELETE FROM locks WHERE ns = ? AND (held = 0 OR until <= ?) AND until <= ?"
+# purge: forget locks whose last lease was over so long ago; tokens go on behind them.
+#   Params: ns, elapsed - age.   Result: row count.
+PURGE = "DELETE FROM locks WHERE ns = ? AND until <= ?"
 
 
 class LockPart(Base, Executor):
@@ -175,4 +175,4 @@ def held(connection: sqlite3.Connection, ns: int, now: Now) -> Sequence[LockStat
 
 def purge(connection: sqlite3.Connection, ns: int, now: Now, *, older_than_ms: int) -> None:
     """Locks that ended so long ago are forgotten."""
-    connection.execute(PURGE, (ns, now.elapsed, now.elapsed - older_than_ms))
+    connection.execute(PURGE, (ns, now.elapsed - older_than_ms))

@@ -37,6 +37,22 @@ WHERE ns = ? AND job = ? AND status = 'running' AND queue IS NULL AND until > ? 
 # When a lock's lease lapses.   Params: ns, name, elapsed.   Result: (until), or no row.
 LOCK_LAPSE = "SELECT until FROM locks WHERE ns = ? AND name = ? AND held = 1 AND until > ?"
 
+# Is a run of one priority due?   Params: ns, job, priority, wall.   Result: (1), or no row.
+IS_DUE = "SELECT 1 FROM runs WHERE ns = ? AND job = ? AND queue = 0 AND priority = ? AND run_at <= ? LIMIT 1"
+
+# Has a run lapsed that a claim saw?   Params: ns, job.   Result: (1), or no row.
+IS_QUEUED_LAPSED = "SELECT 1 FROM runs WHERE ns = ? AND job = ? AND queue = 1 LIMIT 1"
+
+# Has a run lapsed that no claim saw yet?   Params: ns, job, elapsed.   Result: (1), or no row.
+IS_LAPSED = """
+SELECT 1 FROM runs WHERE ns = ? AND job = ? AND status = 'running' AND queue IS NULL AND until <= ? LIMIT 1
+"""
+
+# What a waiter for a lock, for a run, for configurations wants to hear of.   Result: one row, or none.
+LOCK_STATE = "SELECT token, held FROM locks WHERE ns = ? AND name = ?"
+RUN_STATE = "SELECT token, status FROM runs WHERE ns = ? AND job = ? AND key = ? AND stamp = ?"
+CONFIG_STATE = "SELECT total(version) FROM configs WHERE ns = ?"
+
 
 class SqliteWatch(Watch):
     """A connection of its own that looks for commits of others, and a signal for those of this process."""
@@ -59,6 +75,7 @@ class SqliteWatch(Watch):
         self._connect()
         self._seen = now()
         self._version = self._look()
+        self._state = self._read_state()
         watches.add(self)
 
     def _connect(self) -> None:
@@ -74,22 +91,60 @@ class SqliteWatch(Watch):
         """See ``Watch.wait``."""
         deadline = time.monotonic() + timeout
         pause = _SHORTEST
-        if self._closed:
-            return False
-        next_due, next_lapse = self._next_moments()
+        moments: tuple[float, float] | None = None
         while True:
             self._signal.clear()  # before the look, so that a change after it is not missed
             if self._closed:
                 return False
             version, now = self._look(), self._now()
-            if version != self._version or now.wall >= next_due or now.elapsed >= next_lapse:
-                self._version, self._seen = version, now
+            if version != self._version:
+                self._version, moments, pause = version, None, _SHORTEST
+                if self._concerns(now):
+                    self._seen = now
+                    return not self._closed
+            moments = moments or self._next_moments()
+            if now.wall >= moments[0] or now.elapsed >= moments[1]:
+                self._seen = now
                 return not self._closed
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
             self._signal.wait(min(left, pause))
             pause = min(pause * _GROWTH, _LONGEST)
+
+    def _concerns(self, now: Now) -> bool:
+        """True if somebody's commit changed what is watched, or there is something to claim."""
+        state = self._read_state()
+        if state != self._state:
+            self._state = state
+            return True
+        with self._database.read() as connection:
+            return any(self._claimable(connection, job, now) for job in self._interest.jobs)
+
+    def _read_state(self) -> list[object]:
+        """The locks, runs and configurations of interest, as far as a waiter for them cares."""
+        interest = self._interest
+        with self._database.read() as connection:
+            state: list[object] = [
+                connection.execute(LOCK_STATE, (self._ns, name)).fetchone() for name in sorted(interest.locks)
+            ]
+            state += [
+                connection.execute(RUN_STATE, (self._ns, run.job, run.key, run.stamp)).fetchone()
+                for run in sorted(interest.runs)
+            ]
+            if interest.configs:
+                state.append(connection.execute(CONFIG_STATE, (self._ns,)).fetchone())
+        return state
+
+    def _claimable(self, connection: sqlite3.Connection, job: str, now: Now) -> bool:
+        if connection.execute(IS_QUEUED_LAPSED, (self._ns, job)).fetchone() is not None:
+            return True
+        if connection.execute(IS_LAPSED, (self._ns, job, now.elapsed)).fetchone() is not None:
+            return True
+        return any(
+            connection.execute(IS_DUE, (self._ns, job, priority, now.wall)).fetchone() is not None
+            for priority in priorities(connection, NEXT_PRIORITY, (self._ns, job))
+        )
 
     def close(self) -> None:
         """See ``Watch.close``."""

@@ -37,19 +37,19 @@ class Exit(enum.IntEnum):
     INTERRUPTED = 130
 
 
-def answering(command: Callable[P, Exit | None]) -> Callable[P, None]:
+def answering(command: Callable[P, int | None]) -> Callable[P, None]:
     """The command, ending the process with the code that it returns or that stands for its error."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            code = command(*args, **kwargs) or Exit.OK
+            code: int = command(*args, **kwargs) or Exit.OK
         except OncewardError as error:
             code = complain(error)
         except KeyboardInterrupt:
             say("Interrupted.")
             code = Exit.INTERRUPTED
-        raise typer.Exit(int(code))
+        raise typer.Exit(code)
 
     return run
 

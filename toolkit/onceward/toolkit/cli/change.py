@@ -71,7 +71,7 @@ def purge(
     runner: RunnerOption = None,
     namespace: NamespaceOption = None,
 ) -> Exit:
-    """Delete records of ended runs, never of live ones.
+    """Delete records of ended runs, never of live ones; without --job those of the audit, too.
 
     A key whose record is gone may be admitted again: how long records are kept is how long duplicates are known.
     """

@@ -106,7 +106,7 @@ def _picture(progress: DemoProgress) -> RenderableType:
     table.add_column("")
     for worker in progress.workers:
         state = Text("working", "green") if worker.alive else Text("gone", "dim")
-        if not worker.alive and progress.killed is not None and worker.worker == 1:
+        if worker.killed:
             state = Text("killed (SIGKILL)", "bold red")
         table.add_row(str(worker.worker), str(worker.pid), f"{worker.ended:,}", f"{worker.refused:,}", state)
     bar = ProgressBar(total=max(progress.orders, 1), completed=progress.ended, width=60)

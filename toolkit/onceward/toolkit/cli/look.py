@@ -55,7 +55,7 @@ def runs(
     if rows:
         print_table(["job", "key", "status", "attempt", "started", "took", "holder / error"], rows)
     else:
-        say("No run matches.")
+        say(f"No run matches in {place.url}, namespace {place.namespace}.")
 
 
 @answering
@@ -76,7 +76,7 @@ def show(
         found = place.lifecycle.runs(query)
         now = place.lifecycle.now()
     if not found:
-        say(f"There is no run {job}/{key}.")
+        say(f"There is no run {job}/{key} in {place.url}, namespace {place.namespace}.")
         return Exit.NO
     if len(found) > 1:
         stamps = " or ".join(f"--stamp '{run.id.stamp or '{}'}'" for run in found)
@@ -104,7 +104,7 @@ def locks(
     elif found:
         print_table(["lock", "holder", "token", "acquired", "lapses in", "note"], [_lock_row(lock) for lock in found])
     else:
-        say("No lock is held.")
+        say(f"No lock is held in {place.url}, namespace {place.namespace}.")
 
 
 def parse_stamp(text: str) -> str:

@@ -34,7 +34,7 @@ def add_commands(app: typer.Typer) -> None:
 
 def _forward(point: EntryPoint) -> Callable[[typer.Context], None]:
     @answering
-    def forward(context: typer.Context) -> Exit | None:
+    def forward(context: typer.Context) -> int | None:
         try:
             return _call(point, context)
         except ImportError as error:
@@ -48,13 +48,14 @@ def _forward(point: EntryPoint) -> Callable[[typer.Context], None]:
     return forward
 
 
-def _call(point: EntryPoint, context: typer.Context) -> Exit | None:
+def _call(point: EntryPoint, context: typer.Context) -> int | None:
+    """The command has run; the answer is its exit code, if it gave one."""
     command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     command.command(point.name)(point.load())
     code = typer.main.get_command(command).main(
         args=list(context.args), prog_name=context.command_path, standalone_mode=False, obj=context.obj
     )
-    return Exit(code) if code else None
+    return code if isinstance(code, int) else None
 
 
 def _requirement(point: EntryPoint) -> str:

@@ -1,0 +1,5 @@
+"""``python -m onceward.toolkit.cli``."""
+
+from onceward.toolkit.cli import main
+
+main()
