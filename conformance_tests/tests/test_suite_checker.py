@@ -37,6 +37,10 @@ def unlock(client: str, inv: float, ret: float, token: int, outcome: Outcome = O
     return op(client, Kind.UNLOCK, inv, ret, outcome, token=token)
 
 
+def saw_a(token: int) -> Seen:
+    return Seen(status="running", attempt=1, token=token, request="q-a")
+
+
 def claim(client: str, inv: float, ret: float, resource: str, place: int) -> Op:
     return op(
         client, Kind.CLAIM, inv, ret, Outcome.GRANTED, resource=resource, request=f"q-{client}-{inv}", token=place + 1,
@@ -60,7 +64,7 @@ PLANTED: dict[str, tuple[str, list[Op]]] = {
         "C2",
         [
             enter("a", 0, 1, 1, 1),
-            op("b", Kind.CHECKIN, 2, 3, Outcome.REFUSED, seen=Seen(status="running", attempt=1, token=9, request="q-a")),
+            op("b", Kind.CHECKIN, 2, 3, Outcome.REFUSED, seen=saw_a(9)),
         ],
     ),
     "an owner out of thin air": (
@@ -139,7 +143,9 @@ HEALTHY: dict[str, list[Op]] = {
     "one after the other": [lock("a", 0, 1, 1), unlock("a", 2, 3, 1), lock("b", 4, 5, 2), unlock("b", 6, 7, 2)],
     "taken over after the lapse": [
         enter("a", 0, 1, 1, 1, 2.0),
-        op("b", Kind.CHECKIN, 1.1, 1.2, Outcome.REFUSED, seen=Seen(status="running", attempt=1, token=1, request="q-a")),
+        op(
+            "b", Kind.CHECKIN, 1.1, 1.2, Outcome.REFUSED, seen=Seen(status="running", attempt=1, token=1, request="q-a")
+        ),
         enter("c", 3.1, 3.2, 2, 2),
         leave("a", 4, 5, 1, Outcome.LOST),
         leave("c", 5, 6, 2),
@@ -168,6 +174,11 @@ HEALTHY: dict[str, list[Op]] = {
         enter("b", 4, 5, 2, 2),
         leave("a", 6, 7, 1, ending="retry"),
     ],
+    "lost to a claim of which nobody heard again": [
+        enter("a", 0, 1, 1, 1, 0.5),
+        op("b", Kind.CLAIM, 2, NEVER, Outcome.UNKNOWN, resource="", lease=1.0),
+        leave("a", 5, 6, 1, Outcome.LOST),
+    ],
     "a counter": [write("a", 0, 1), write("b", 1, 2), write("a", 2, 3)],
 }
 
@@ -181,10 +192,9 @@ def test_a_healthy_history_is_not_accused(name: str) -> None:
 
 def simulated(rng: random.Random, count: int) -> list[Op]:
     """What clients of a perfect lock see: each request takes effect at one moment between asking and answer."""
-    history, now, token = [], 0.0, 0
-    for number in range(count):
+    history, now = [], 0.0
+    for number, token in enumerate(range(1, count + 1)):
         client, lease = f"c{rng.randrange(5)}", rng.choice((0.5, 2.0))
-        token += 1
         granted = lock(client, now - rng.random() * 0.2, now + rng.random() * 0.2, token, lease, request=f"q{number}")
         history.append(granted)
         moment = now + rng.random() * lease

@@ -296,7 +296,8 @@ class TestTargets:
         assert without_password("sqlite:///a:b@c.db?synchronous=FULL") == "sqlite:///a:b@c.db?synchronous=FULL"
 
 
-def test_leases_lapse_also_where_the_clock_cannot_be_moved() -> None:
+@pytest.mark.parametrize("identity", ["checkin.model", "lock.model", "queue.model"])
+def test_leases_lapse_also_where_the_clock_cannot_be_moved(identity: str) -> None:
     class Patient(Broken):
         movable = False
 
@@ -306,7 +307,7 @@ def test_leases_lapse_also_where_the_clock_cannot_be_moved() -> None:
         def advance(self, by: timedelta) -> None:
             Harness.advance(self, by)
 
-    result = run_property(Patient(), "lock.model", budget=timedelta(0), seed=2)
+    result = run_property(Patient(), identity, budget=timedelta(0), seed=2)
     assert result.verdict is Verdict.HOLDS, result
     assert result.executions["G8"] > 0
 

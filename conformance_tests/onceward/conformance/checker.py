@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from onceward.conformance.history import Hold, Kind, Op, Outcome, by_resource, holds
+from onceward.conformance.history import NEVER, Hold, Kind, Op, Outcome, by_resource, holds
 
 TERMINAL = ("succeeded", "failed", "cancelled")
 
@@ -41,6 +41,8 @@ class Report:
     """What the checker found, and how often each promise was evaluated."""
 
     slack: float
+    blind_from: float = NEVER
+    """When the first claim was sent of which nobody knows what it took: from then on anything may be held unseen."""
     judgement: Judgement = Judgement.HOLDS
     findings: list[Finding] = field(default_factory=list)
     evaluated: Counter[str] = field(default_factory=Counter)
@@ -70,7 +72,8 @@ def judge(
         ordered: the claims wanted everything, without limits of their own, so that their order tells something.
         until: monotonic time at which to give up.
     """
-    report = Report(slack)
+    unknown = [op.inv for op in history if op.kind is Kind.CLAIM and not op.resource and op.outcome is Outcome.UNKNOWN]
+    report = Report(slack, min(unknown, default=NEVER))
     grouped = by_resource(op for op in history if op.resource)
     by_name = {resource: holds(ops, slack) for resource, ops in grouped.items()}
     for resource, ops in grouped.items():
@@ -179,7 +182,9 @@ def _justified_refusals(report: Report, resource: str, ops: Sequence[Op], held: 
             continue
         before = bisect_right(starts, op.ret) - 1
         reasons = tops[before] if before >= 0 else ()
-        justified = any(hold.request != op.request and hold.last >= op.inv for hold in reasons)
+        justified = report.blind_from < op.ret or any(
+            hold.request != op.request and hold.last >= op.inv for hold in reasons
+        )
         message = f"{op.client} was refused, though nobody else can have held it then"
         report.look("L6", justified, resource, message, op)
 
@@ -208,7 +213,7 @@ def _truthful_loss(report: Report, resource: str, ops: Sequence[Op], held: Seque
         if op.kind is Kind.CHECKOUT:
             index = bisect_right(latecomers, (op.ret, 2**64, "")) - 1
             superseded = index >= 0 and newest[index] > (op.token or 0)
-            possible = superseded or gave_back
+            possible = superseded or gave_back or report.blind_from < op.ret
         else:
             unheard = holds([other for other in hold.ops if other is not op], report.slack)
             possible = gave_back or op.ret >= max(each.ended for each in unheard)

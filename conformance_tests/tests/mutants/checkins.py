@@ -65,7 +65,7 @@ class TakeoverKeepsToken(Meddled):
 
 @planted("checkin", "checkin.model")
 class LapsesAtHalf(Meddled):
-    """Agenda and others that judge leases by a clock that is ahead (S111, C3): a living holder is taken over."""
+    """Agenda and others that judge leases by a clock that is ahead (S111): a living holder is taken over."""
 
     def checkin(self, request: CheckIn) -> Admission:
         with self._lock:
@@ -80,7 +80,7 @@ class LapsesAtHalf(Meddled):
 
 @planted("checkin", "checkin.model")
 class NeverLapses(Meddled):
-    """redis-py without a timeout (6), Ghost's one-off jobs (G36): what a dead holder had is never available again."""
+    """redis-py without a timeout, Ghost's one-off jobs (G36): what a dead holder had is never available again."""
 
     def checkin(self, request: CheckIn) -> Admission:
         with self._lock:
@@ -93,7 +93,7 @@ class NeverLapses(Meddled):
 
 @planted("checkin", "checkin.model")
 class RepeatedCheckinRefused(Meddled):
-    """redis-py, python-redis-lock (1, 8): after a lost reply the holder is told that somebody else has it."""
+    """redis-py, python-redis-lock: after a lost reply the holder is told that somebody else has it."""
 
     def checkin(self, request: CheckIn) -> Admission:
         with self._lock:
@@ -142,7 +142,7 @@ class RefusedCheckinWritesPayload(Meddled):
 
 @planted("checkin", "checkin.model")
 class RefusedCheckinExtends(Meddled):
-    """tooz, etcd3gw (12): asking again overwrites the lease of whoever has it."""
+    """tooz, etcd3gw: asking again overwrites the lease of whoever has it."""
 
     def checkin(self, request: CheckIn) -> Admission:
         with self._lock:

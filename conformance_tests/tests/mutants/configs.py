@@ -12,7 +12,7 @@ from .planted_store import Meddled
 
 @planted("queue", "queue.configs")
 class LastWriteWins(Meddled):
-    """Pulse's and Agenda's save() (S109, C10): of two edits at once, the first is silently lost."""
+    """Pulse's and Agenda's save() (S109): of two edits at once, the first is silently lost."""
 
     def write_config(self, write: ConfigWrite) -> ConfigDoc | None:
         with self._lock:

@@ -52,7 +52,7 @@ class CheckoutOfEndedOverwrites(Meddled):
 
 @planted("checkin", "checkin.model")
 class RepeatedCheckoutStale(Meddled):
-    """redis-py, pottery (2, 11): after a lost reply, the release that worked is reported as lost."""
+    """redis-py, pottery: after a lost reply, the release that worked is reported as lost."""
 
     def _checkout(self, request: CheckOut, now: Now) -> bool:
         found = self._runs.find(request.run)
@@ -81,7 +81,7 @@ class RetryDueAtOnce(Meddled):
 
 @planted("checkin", "checkin.model")
 class ReleasedCountsAsFailure(Meddled):
-    """BullMQ's stalled jobs (R7): a run that was given back in a shutdown has used up one of its tries."""
+    """Tries counted when they start: a run that was given back in a shutdown has used up one of its tries."""
 
     def _checkout(self, request: CheckOut, now: Now) -> bool:
         recorded = super()._checkout(request, now)
@@ -93,7 +93,7 @@ class ReleasedCountsAsFailure(Meddled):
 
 @planted("checkin", "checkin.model")
 class RenewalAdds(Meddled):
-    """redis-py, extend (4): a renewal adds to the lease, and twice if its reply was lost."""
+    """redis-py, extend: a renewal adds to the lease, and twice if its reply was lost."""
 
     def _renew(self, renewal: Renewal, now: Now) -> Renewed:
         if not isinstance(renewal.lease.resource, RunId):
@@ -108,7 +108,7 @@ class RenewalAdds(Meddled):
 
 @planted("checkin", "checkin.model")
 class LapsedLeaseRenewed(Meddled):
-    """kazoo, tooz (13, 18): one whose lease is over is told that it still has it, and gets it back."""
+    """kazoo, tooz: one whose lease is over is told that it still has it, and gets it back."""
 
     def _renew(self, renewal: Renewal, now: Now) -> Renewed:
         found = self._runs.find(renewal.lease.resource) if isinstance(renewal.lease.resource, RunId) else None
@@ -119,7 +119,7 @@ class LapsedLeaseRenewed(Meddled):
 
 @planted("checkin", "checkin.model")
 class RenewalByHolderName(Meddled):
-    """ShedLock on MongoDB, mongolock (23, 24): a renewal looks at the holder's name only, and not at the token."""
+    """ShedLock on MongoDB, mongolock: a renewal looks at the holder's name only, and not at the token."""
 
     def _renew(self, renewal: Renewal, now: Now) -> Renewed:
         found = self._runs.find(renewal.lease.resource) if isinstance(renewal.lease.resource, RunId) else None

@@ -41,7 +41,7 @@ class NanAccepted(Meddled):
 
 @planted("checkin", "store.inputs")
 class NaiveDatesAccepted(Meddled):
-    """A date without a zone is taken for UTC, and is an hour off for everybody who meant another one (S24)."""
+    """A date without a zone is taken for UTC, and is an hour off for everybody who meant another one."""
 
     def _text(self, value: object, field: str) -> str | None:
         if isinstance(value, datetime) and value.tzinfo is None:
@@ -59,7 +59,7 @@ class BatchHalfDone(Meddled):
 
 @planted("checkin", "store.inputs")
 class KeyErrorComesOut(Meddled):
-    """python-etcd3, tooz (15): a lease on something that is gone ends in a KeyError, and not in an answer."""
+    """python-etcd3, tooz: a lease on something that is gone ends in a KeyError, and not in an answer."""
 
     def _renew(self, renewal: Renewal, now: Now) -> Renewed:
         if isinstance(renewal.lease.resource, RunId) and self._runs.find(renewal.lease.resource) is None:

@@ -14,7 +14,7 @@ from .planted_store import Meddled
 
 @planted("lock", "lock.model")
 class EntersWithoutLock(Meddled):
-    """etcd3gw, aetcd (16, 17): the answer to the request is not looked at; who does not get the lock goes on."""
+    """etcd3gw, aetcd: the answer to the request is not looked at; who does not get the lock goes on."""
 
     def lock(self, request: LockRequest) -> LockAnswer:
         return replace(super().lock(request), acquired=True)
@@ -35,7 +35,7 @@ class FailedRequestUnlocks(Meddled):
 
 @planted("lock", "lock.model")
 class FailedRequestExtends(Meddled):
-    """tooz, etcd3gw (12): a request that is refused pushes the end of the other's lease."""
+    """tooz, etcd3gw: a request that is refused pushes the end of the other's lease."""
 
     def lock(self, request: LockRequest) -> LockAnswer:
         with self._lock:
@@ -58,7 +58,7 @@ class Reentrant(Meddled):
 
 @planted("lock", "lock.model")
 class UnlockByAnybody(Meddled):
-    """oJob Manager (M35), ShedLock on MongoDB and ZooKeeper (23): an unlock does not ask whose lock it is."""
+    """oJob Manager (M35), ShedLock on MongoDB and ZooKeeper: an unlock does not ask whose lock it is."""
 
     def unlock(self, lease: Lease) -> bool:
         with self._lock:
@@ -68,7 +68,7 @@ class UnlockByAnybody(Meddled):
 
 @planted("lock", "lock.model")
 class UnlockByHolderName(Meddled):
-    """pottery (11), etcd #22082 (25): a late unlock by the same holder frees the lock that it took since."""
+    """pottery, etcd #22082: a late unlock by the same holder frees the lock that it took since."""
 
     def unlock(self, lease: Lease) -> bool:
         with self._lock:
@@ -79,7 +79,7 @@ class UnlockByHolderName(Meddled):
 
 @planted("lock", "lock.model")
 class RepeatedUnlockLost(Meddled):
-    """redis-py, pottery (2, 11): after a lost reply, the unlock that worked is reported as lost."""
+    """redis-py, pottery: after a lost reply, the unlock that worked is reported as lost."""
 
     def unlock(self, lease: Lease) -> bool:
         with self._lock:
@@ -89,7 +89,7 @@ class RepeatedUnlockLost(Meddled):
 
 @planted("lock", "lock.model")
 class RepeatedLockRefused(Meddled):
-    """redis-py, python-redis-lock (1, 8): after a lost reply, the lock is locked against its own holder."""
+    """redis-py, python-redis-lock: after a lost reply, the lock is locked against its own holder."""
 
     def lock(self, request: LockRequest) -> LockAnswer:
         with self._lock:
@@ -141,7 +141,7 @@ class LockTokenOfHolder(Meddled):
 
 @planted("lock", "lock.model")
 class LockRenewalAdds(Meddled):
-    """redis-py, extend (4): a renewal adds to the lease, and twice if its reply was lost."""
+    """redis-py, extend: a renewal adds to the lease, and twice if its reply was lost."""
 
     def _renew(self, renewal: Renewal, now: Now) -> Renewed:
         lock = renewal.lease.resource
@@ -157,7 +157,7 @@ class LockRenewalAdds(Meddled):
 
 @planted("lock", "lock.model")
 class LapsedLockRenewed(Meddled):
-    """tooz, kazoo (13, 18): a holder whose session is over is told that it still has the lock."""
+    """tooz, kazoo: a holder whose session is over is told that it still has the lock."""
 
     def _renew(self, renewal: Renewal, now: Now) -> Renewed:
         answer = super()._renew(renewal, now)
@@ -166,7 +166,7 @@ class LapsedLockRenewed(Meddled):
 
 @planted("lock", "lock.model")
 class LockNeverLapses(Meddled):
-    """redis-py without a timeout (6), python-redis-lock (9): a dead holder's lock stays for ever."""
+    """redis-py without a timeout, python-redis-lock: a dead holder's lock stays for ever."""
 
     def lock(self, request: LockRequest) -> LockAnswer:
         with self._lock:
@@ -179,7 +179,7 @@ class LockNeverLapses(Meddled):
 
 @planted("lock", "lock.model")
 class LockLapsesEarly(Meddled):
-    """kazoo's lease, OpenAF (22, M38): the caller's clock is ahead, and a living holder loses its lock."""
+    """kazoo's lease, OpenAF (M38): the caller's clock is ahead, and a living holder loses its lock."""
 
     def lock(self, request: LockRequest) -> LockAnswer:
         with self._lock:

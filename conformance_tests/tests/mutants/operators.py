@@ -41,7 +41,7 @@ class PurgeTakesScheduled(Meddled):
 
 @planted("checkin", "checkin.model")
 class PurgeIgnoresAge(Meddled):
-    """A cut-off in seconds where the store has milliseconds: what has just ended is deleted, and may run again (C1)."""
+    """A cut-off in seconds where the store has milliseconds: what has just ended is deleted, and may run again."""
 
     def purge(self, request: Purge) -> int:
         return super().purge(replace(request, older_than=timedelta(0)))
@@ -103,7 +103,7 @@ class CancelEndsRunning(Meddled):
 
 @planted("queue", "queue.model")
 class CancelNeverTold(Meddled):
-    """BullMQ: a worker is not told that its running job should stop."""
+    """Many queues: a worker is not told that its running job should stop."""
 
     def cancel(self, run: RunId) -> Cancelled:
         with self._lock:
@@ -124,7 +124,7 @@ class ListingForgetsLapsed(Meddled):
 
 @planted("checkin", "checkin.model")
 class CountsDrift(Meddled):
-    """Counters kept beside the records (C12): what was purged is still counted."""
+    """Counters kept beside the records: what was purged is still counted."""
 
     def prepare(self) -> None:
         self.purged = 0

@@ -132,7 +132,7 @@ class LapsedNeverTaken(QueueMutant):
 
 @planted("queue", "queue.model")
 class RunningTaken(QueueMutant):
-    """SAQ's sweeper, Agenda's lock lifetime (C2): a living worker's run is taken by another one."""
+    """SAQ's sweeper: a living worker's run is taken by another one."""
 
     def may(self, entry: Entry) -> bool:
         now = self._now()
@@ -152,7 +152,7 @@ class BatchPassesLimit(QueueMutant):
 
 @planted("queue", "queue.model")
 class LimitPerHolder(QueueMutant):
-    """Agenda's concurrency, Celery's prefetch: the limit is one of each process, and not of all together (G12)."""
+    """Agenda's concurrency: the limit is one of each process, and not of all together (G12)."""
 
     def take(self, request: Claim) -> list[RunId]:
         self.holder = request.holder
@@ -225,7 +225,7 @@ class RepeatedSubmitIsNo(Meddled):
 
 @planted("queue", "queue.model")
 class SubmitOverwrites(Meddled):
-    """APScheduler with replace_existing, rq: submitting a known key replaces what waits under it (G5)."""
+    """An upsert by key: submitting a known key replaces what waits under it (G5)."""
 
     def _submit(self, spec: RunSpec, now: t.Now) -> bool:
         found = self._runs.find(spec.id)

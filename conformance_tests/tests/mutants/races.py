@@ -33,7 +33,7 @@ def window() -> None:
 
 @planted("checkin", "checkin.race")
 class LooksThenCreates(Meddled):
-    """oJob Director (D31), Ghost's addOneOffJob (G37), APScheduler 3 on Redis (C1): get, compare, set."""
+    """oJob Director (D31), Ghost's addOneOffJob (G37), APScheduler 3 on Redis: get, compare, set."""
 
     def checkin(self, request: CheckIn) -> Admission:
         seen = self._runs.find(request.run)
@@ -47,7 +47,7 @@ class LooksThenCreates(Meddled):
 
 @planted("checkin", "checkin.race", "checkin.crash")
 class LooksThenTakesOver(Meddled):
-    """SAQ's sweeper (C2): all that see a dead holder at once take over from it."""
+    """Sweepers on every node: all that see a dead holder at once take over from it."""
 
     def checkin(self, request: CheckIn) -> Admission:
         seen = self._runs.find(request.run)
@@ -93,7 +93,7 @@ class LooksThenLocks(Meddled):
 
 @planted("queue", "queue.race")
 class LooksThenClaims(Meddled):
-    """django-q, arq (C1), togedo (T33): two workers see the same due runs, and both start them."""
+    """django-q, arq, togedo (T33): two workers see the same due runs, and both start them."""
 
     def claim(self, request: Claim) -> Sequence[Run]:
         with self._lock:
@@ -116,7 +116,7 @@ class LooksThenClaims(Meddled):
 
 @planted("queue", "queue.race")
 class LooksThenLimits(Meddled):
-    """Counting first and claiming then (C12): the limit on running jobs holds for each alone, not for all (G12)."""
+    """Counting first and claiming then: the limit on running jobs holds for each alone, not for all (G12)."""
 
     def claim(self, request: Claim) -> Sequence[Run]:
         wants = []

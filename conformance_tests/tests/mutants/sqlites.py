@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -222,9 +223,21 @@ class LocksForgottenAtClose(Meddled):
             super().close()
 
 
+@planted("checkin", "checkin.race", "checkin.history")
+class BusyComesOut(Meddled):
+    """'database is locked' (sqlite3 with its usual settings): a driver's error comes out of a right request."""
+
+    def checkin(self, request: CheckIn) -> Admission:
+        with sqlite3.connect(self._database.path, timeout=0.0, isolation_level=None) as impatient:
+            impatient.execute("BEGIN IMMEDIATE")
+            impatient.execute("ROLLBACK")
+        impatient.close()
+        return super().checkin(request)
+
+
 @planted("checkin", "checkin.crash")
 class LeaseFromLastLook(Meddled):
-    """A takeover is due when the *asker* has waited for a lease, not when the holder's lease is over (C2)."""
+    """A takeover is due when the *asker* has waited for a lease, not when the holder's lease is over."""
 
     def prepare(self) -> None:
         self.first: dict[RunId, float] = {}

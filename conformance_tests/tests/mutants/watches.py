@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from onceward.contracts import Interest, InvalidRequest, Run, Runner, Traits
+from datetime import timedelta
+
+from msgspec.structs import replace
+
+from onceward.contracts import Interest, InvalidRequest, LockAnswer, LockRequest, Run, Runner, Traits
+from onceward.contracts.transitions import Now
 from onceward.runners.memory.store import TRAITS
 from onceward.runners.memory.watch import MemoryWatch
 
@@ -46,7 +51,7 @@ class Deaf(MemoryWatch):
 
 @planted("queue", "queue.watch")
 class DueNotTold(WatchMutant):
-    """Watches on writes only (python-redis-lock, 9): nothing is written when a lease lapses or a run comes due."""
+    """Watches on writes only (python-redis-lock): nothing is written when a lease lapses or a run comes due."""
 
     kind = Deaf
 
@@ -110,3 +115,21 @@ class SaysMorePayload(Boastful):
         if text is not None and len(text) > 1_000_000:
             raise InvalidRequest(field, f"{len(text)} bytes", "at most 1 MB")
         return text
+
+
+@planted("checkin", "store.traits")
+class LeasesByWallClock(Meddled):
+    """Redis, mongod: setting the server's clock ends leases, or stretches them, and the store says it does not."""
+
+    def _now(self) -> Now:
+        wall = self._clock.wall_ms()
+        return Now(wall, wall)
+
+
+@planted("lock", "store.traits")
+class RoundsLeasesUp(Meddled):
+    """etcd, ZooKeeper: whole seconds, or ticks, where milliseconds were declared; the dead are missed too late."""
+
+    def lock(self, request: LockRequest) -> LockAnswer:
+        seconds = -(-request.lease // timedelta(seconds=2)) * 2
+        return super().lock(replace(request, lease=timedelta(seconds=seconds)))

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from onceward.contracts.records import ATTEMPTS_KEPT, Attempt, Ending, Failure, Lease, Record, Run, Status
+from onceward.contracts.records import ATTEMPTS_KEPT, Attempt, Ending, Failure, Lease, Record, Run, RunId, Status
 from onceward.contracts.requests import (
     Cancelled,
     CheckIn,
@@ -74,11 +74,7 @@ def checkin(
 ) -> tuple[CheckInOutcome, Entry]:
     """May the caller run this? See ``Executor.checkin``."""
     if found is None:
-        spec = RunSpec(
-            id=request.run, payload=request.payload, max_crashes=request.max_crashes, request=request.request
-        )
-        found = submit(spec, now, sequence=sequence())
-        return CheckInOutcome.ADMITTED, _admit(found, request, now, token())
+        return CheckInOutcome.ADMITTED, _begin(request, now, token(), sequence())
     run = found.run
     if run.lease is not None and run.lease.request == request.request:
         takeover = bool(run.attempts) and run.attempts[-1].takeover
@@ -99,6 +95,42 @@ def checkin(
             return CheckInOutcome.ADMITTED, _admit(found, request, now, token())
         case Status.RUNNING:
             return _checkin_running(found, request, now, token, late=late)
+
+
+def _begin(request: CheckIn, now: Now, token: int, sequence: int) -> Entry:
+    """A new run, held from its first moment: what ``submit`` and ``hold`` make of it together, made at once."""
+    moment, lease_ms = from_ms(now.wall), _ms(request)
+    lease = _lease(request.run, request.holder, request.request, lease_ms, now, token)
+    attempt = Attempt(number=1, holder=request.holder, token=token, request=request.request, started=moment)
+    run = Run(
+        id=request.run,
+        status=Status.RUNNING,
+        run_at=moment,
+        created=moment,
+        sequence=sequence,
+        payload=request.payload,
+        max_crashes=request.max_crashes,
+        origin=request.request,
+        attempt=1,
+        token=token,
+        lease=lease,
+        started=moment,
+        attempts=(attempt,),
+    )
+    return Entry(run=run, until=None if lease_ms is None else now.elapsed + lease_ms)
+
+
+def _lease(run: RunId, holder: str, request: str, lease_ms: int | None, now: Now, token: int) -> Lease:
+    if lease_ms is None:
+        return Lease(resource=run, holder=holder, token=token, request=request)
+    return Lease(
+        resource=run,
+        holder=holder,
+        token=token,
+        request=request,
+        duration=span(lease_ms),
+        expires=from_ms(now.wall + lease_ms),
+    )
 
 
 def _checkin_running(
@@ -139,14 +171,7 @@ def hold(found: Entry, *, holder: str, request: str, lease_ms: int | None, now: 
     takeover = found.run.status is Status.RUNNING
     run = _write_off(found.run, now) if takeover else found.run
     moment = from_ms(now.wall)
-    lease = Lease(
-        resource=run.id,
-        holder=holder,
-        token=token,
-        request=request,
-        duration=None if lease_ms is None else span(lease_ms),
-        expires=None if lease_ms is None else from_ms(now.wall + lease_ms),
-    )
+    lease = _lease(run.id, holder, request, lease_ms, now, token)
     attempt = Attempt(
         number=run.attempt + 1, holder=holder, token=token, request=request, started=moment, takeover=takeover
     )

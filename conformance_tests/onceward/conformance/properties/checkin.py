@@ -9,7 +9,7 @@ from onceward.conformance.machine import explore, holders, picked, picks
 from onceward.conformance.properties.operator_rules import OperatedMachine
 from onceward.conformance.properties.runs_machine import PAYLOADS, runs
 from onceward.conformance.property import Property
-from onceward.contracts import CheckIn, Json, OnAbandoned, OnFailed, RunId
+from onceward.contracts import CheckIn, CheckOut, Ending, Json, OnAbandoned, OnFailed, RunId
 
 
 class CheckinMachine(OperatedMachine):
@@ -66,6 +66,22 @@ class CheckinMachine(OperatedMachine):
             )
             self.checkins.append(request)
             self.enter(request)
+
+    @rule(pick=picks, lapse=st.booleans())
+    def start_over(self, pick: int, lapse: bool) -> None:
+        """A holder loses its run and gets it again; then what it did with its first lease arrives."""
+        lease = picked(self.issued, pick)
+        if lease is None or not isinstance(lease.resource, RunId):
+            return
+        if lapse:
+            self.lapse(pick, False)
+        else:
+            self.leave([CheckOut(lease=lease, ending=Ending.RETRY, request=self.request())])
+        request = CheckIn(run=lease.resource, holder=lease.holder, request=self.request(), lease=self.leases[0])
+        self.checkins.append(request)
+        self.enter(request)
+        self.extend([lease])
+        self.leave([CheckOut(lease=lease, ending=Ending.SUCCEEDED, request=self.request())])
 
 
 MODEL = Property(

@@ -248,12 +248,17 @@ class RunsMachine(Machine):
         duration = None if lease == 0 else self.leases[lease % (len(self.leases) - 1)]
         progress = Progress(done=done) if done else None
         batch = [held] if not together else list({each.resource: each for each in self.issued}.values())
+        self.extend(batch, duration, progress)
+
+    def extend(self, batch: list[Lease], duration: timedelta | None = None, progress: Progress | None = None) -> None:
+        """Each lease that is still held goes on; the others change nothing."""
+        holder = batch[0].holder
         renewals = [Renewal(lease=each, duration=duration, progress=progress) for each in batch]
         before = {each.lease.resource: self._look_at(each.lease) for each in renewals}
         shown = ", ".join(f"{each.resource} token {each.token}" for each in batch)
         answers = self.ask(
-            f"{held.holder}.renew({shown}, {brief(duration)})",
-            lambda: list(self.client(held.holder).executor.renew(renewals)),
+            f"{holder}.renew({shown}, {brief(duration)})",
+            lambda: list(self.client(holder).executor.renew(renewals)),
         )
         self.expect("C2", len(answers) == len(batch), lambda: f"{len(batch)} asked, answered {answers}")
         for renewal, answer in zip(renewals, answers, strict=True):

@@ -44,6 +44,5 @@ def notice(database: Database, boot: str, clock: Clock) -> None:
 
 
 def _remembered(database: Database) -> str | None:
-    with database.glance() as connection:
-        row = connection.execute(BOOT).fetchone()
+    row = database.glance(lambda connection: connection.execute(BOOT).fetchone())
     return None if row is None else str(row[0])

@@ -11,17 +11,22 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 from urllib.parse import quote
 
 from onceward.contracts.errors import StoreMisconfigured, StoreUnavailable
 from onceward.runners.sqlite import schema
 from onceward.runners.sqlite.errors import busy, translated, unstorable
 
+T = TypeVar("T")
+
 #: The first with RETURNING.
 _OLDEST_SQLITE = (3, 35, 0)
 _READERS_KEPT = 4
 #: Pages that each connection may keep in memory, in KiB (SQLite wants it negative then).
 _CACHE_KIB = 8_000
+#: Seconds between two tries to get the file while another process holds it.
+_PAUSE = (0.0002, 0.002)
 #: A WAL that grew larger is cut to this many bytes once it has been copied into the database.
 _WAL_KEPT = 64 * 1024 * 1024
 
@@ -89,6 +94,7 @@ class Database:
             connection = self._connect("rwc")
             schema.prepare(connection, self.path, patience=self.busy_timeout)
             self._configure(connection)
+            connection.execute("PRAGMA busy_timeout = 0")  # see ``patiently``
         except sqlite3.Error as error:
             if connection is not None:
                 connection.close()
@@ -181,6 +187,8 @@ class Database:
         try:
             cursor = connection.execute(statement, params)
         except sqlite3.Error as error:
+            if busy(error):
+                raise  # not done; ``glance`` tries again
             raise translated(error, self.path, committing=True) from error
         self.committed()
         return cursor
@@ -189,9 +197,35 @@ class Database:
         """A transaction that nobody else's can come between."""
         return Transaction(self)
 
-    def glance(self) -> Glance:
-        """Single reads on the writer's warm cache."""
-        return Glance(self)
+    def glance(self, look: Callable[[sqlite3.Connection], T]) -> T:
+        """What ``look`` finds, or does in one statement of its own, on the writer's warm cache.
+
+        It is asked again while another process holds the file, and so must not do anything before its last statement.
+        """
+        with self.lock:
+            try:
+                return self.patiently(lambda: look(self.writer()))
+            except sqlite3.Error as error:
+                raise translated(error, self.path) from error
+            except UnicodeEncodeError as error:
+                raise unstorable(error) from error
+
+    def patiently(self, call: Callable[[], T]) -> T:
+        """The outcome of ``call``, tried again while another process holds the file, for ``busy_timeout`` seconds.
+
+        SQLite's own handler soon sleeps 100 ms between its tries. Among writers that come and go every millisecond it
+        hardly ever finds the file free, so that leases ran out while their requests waited; short random pauses give
+        everybody a turn.
+        """
+        until: float | None = None
+        while True:
+            try:
+                return call()
+            except sqlite3.Error as error:
+                until = until or time.monotonic() + self.busy_timeout
+                if not busy(error) or time.monotonic() >= until:
+                    raise
+                time.sleep(random.uniform(*_PAUSE))
 
     def read(self) -> Reading:
         """Reads that neither wait for a writer nor hold one up."""
@@ -224,16 +258,10 @@ class Transaction:
 
     def _begin(self) -> None:
         """Wait for other processes, but not for ever. Nothing has been sent before, so every error is definite."""
-        until: float | None = None
-        while True:
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                return
-            except sqlite3.Error as error:
-                until = until or time.monotonic() + self._database.busy_timeout
-                if not busy(error) or time.monotonic() >= until:
-                    raise translated(error, self._database.path) from error
-                time.sleep(random.uniform(0.001, 0.005))
+        try:
+            self._database.patiently(lambda: self._connection.execute("BEGIN IMMEDIATE"))
+        except sqlite3.Error as error:
+            raise translated(error, self._database.path) from error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -265,29 +293,6 @@ class Transaction:
                 self._connection.execute("ROLLBACK")
         except sqlite3.Error:
             self._database.drop_writer()  # closing rolls back
-
-
-class Glance:
-    """Reads on the writer's connection, outside a transaction: each statement sees the latest commit."""
-
-    __slots__ = ("_database",)
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def __enter__(self) -> sqlite3.Connection:
-        self._database.lock.acquire()
-        try:
-            return self._database.writer()
-        except BaseException:
-            self._database.lock.release()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._database.lock.release()
-        _raise_ours(error, self._database.path)
 
 
 class Reading:

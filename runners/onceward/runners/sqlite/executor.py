@@ -64,12 +64,13 @@ class ExecutorPart(Base, Executor):
         """See ``Executor.checkin``. A refusal is a read: it neither writes nor waits for other processes."""
         if request.payload is not None:
             request = replace(request, payload=self._text(request.payload, "payload"))
-        with self._database.glance() as connection:
-            if rows.exists(connection, self._ns, request.run):
-                answer = self._refuse(connection, request)
-            else:
-                answer = self._create(connection, request)
-        return answer or self._admit(request)
+        return self._database.glance(lambda connection: self._look(connection, request)) or self._admit(request)
+
+    def _look(self, connection: sqlite3.Connection, request: CheckIn) -> Admission | None:
+        """The answer where it takes no transaction: to a new run, and to one that is refused."""
+        if rows.exists(connection, self._ns, request.run):
+            return self._refuse(connection, request)
+        return self._create(connection, request)
 
     def _refuse(self, connection: sqlite3.Connection, request: CheckIn) -> Admission | None:
         """The answer to a check-in that changes nothing; None: it would."""

@@ -63,15 +63,14 @@ class LockPart(Base, Executor):
 
     def lock(self, request: LockRequest) -> LockAnswer:
         """See ``Executor.lock``. A refusal is a read: it neither writes nor waits for other processes."""
-        with self._database.glance() as connection:
-            now = self._now()
-            refusal = _known_answer(find(connection, self._ns, request.lock), request, now)
-            if refusal is not None:
-                return refusal
+        refusal = self._database.glance(lambda connection: self._refusal(connection, request))
+        if refusal is not None:
+            return refusal
         with self._database.write() as connection:
-            now = self._now()
-            refusal = _known_answer(find(connection, self._ns, request.lock), request, now)
-            return refusal or self._take(connection, request, now)
+            return self._refusal(connection, request) or self._take(connection, request, self._now())
+
+    def _refusal(self, connection: sqlite3.Connection, request: LockRequest) -> LockAnswer | None:
+        return _known_answer(find(connection, self._ns, request.lock), request, self._now())
 
     def _take(self, connection: sqlite3.Connection, request: LockRequest, now: Now) -> LockAnswer:
         lease_ms, token = span_ms(request.lease), rows.draw(connection)

@@ -69,18 +69,22 @@ class SchedulerPart(Base, Scheduler):
     def submit(self, specs: Sequence[RunSpec]) -> Sequence[bool]:
         """See ``Scheduler.submit``. If all of them are known already, it is a read."""
         payloads = [self._text(spec.payload, "payload") for spec in specs]
-        with self._database.glance() as connection:
-            known: list[bool] = []
-            for spec in specs:
-                origin = self._origin(connection, spec)
-                if origin is None:
-                    break
-                known.append(origin == spec.request)
-            if len(known) == len(specs):
-                return known
+        known = self._database.glance(lambda connection: self._all_known(connection, specs))
+        if known is not None:
+            return known
         with self._database.write() as connection:
             now = self._now()
             return [self._submit(connection, spec, payload, now) for spec, payload in zip(specs, payloads, strict=True)]
+
+    def _all_known(self, connection: sqlite3.Connection, specs: Sequence[RunSpec]) -> list[bool] | None:
+        """The answer if every run exists; None: some do not."""
+        known: list[bool] = []
+        for spec in specs:
+            origin = self._origin(connection, spec)
+            if origin is None:
+                return None
+            known.append(origin == spec.request)
+        return known
 
     def _submit(self, connection: sqlite3.Connection, spec: RunSpec, payload: str | None, now: Now) -> bool:
         run = spec.id

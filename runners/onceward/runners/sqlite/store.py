@@ -68,8 +68,7 @@ class SqliteStore(ExecutorPart, ClaimPart, LockPart, SchedulerPart, LifecyclePar
     def open(self) -> None:
         """See ``Lifecycle.open``. The first one after a boot of the machine finds all leases lapsed."""
         self._database.open()
-        with self._database.glance() as connection:
-            known = connection.execute(NAMESPACE, (self.namespace,)).fetchone()
+        known = self._database.glance(lambda connection: connection.execute(NAMESPACE, (self.namespace,)).fetchone())
         if known is None:
             with self._database.write() as connection:
                 connection.execute(ADD_NAMESPACE, (self.namespace,))
