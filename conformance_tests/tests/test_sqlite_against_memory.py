@@ -372,7 +372,7 @@ class Same(RuleBasedStateMachine):
             ours = self.memory.runs(replace(query, after=ours[-1].sequence))
             theirs = self.stores[pick % 2].runs(replace(query, after=theirs[-1].sequence))
             self.compare(ours, theirs, "next page")
-        self.both(lambda store: store.counts(query.job), pick)
+        self.both(lambda store: store.counts(query.job, stamp=query.stamp), pick)
 
     @rule(pick=PICKS)
     def reopen(self, pick: int) -> None:

@@ -182,9 +182,8 @@ def _justified_refusals(report: Report, resource: str, ops: Sequence[Op], held: 
             continue
         before = bisect_right(starts, op.ret) - 1
         reasons = tops[before] if before >= 0 else ()
-        justified = report.blind_from < op.ret or any(
-            hold.request != op.request and hold.last >= op.inv for hold in reasons
-        )
+        others = any(hold.request != op.request and hold.last >= op.inv for hold in reasons)
+        justified = others or report.blind_from < op.ret
         message = f"{op.client} was refused, though nobody else can have held it then"
         report.look("L6", justified, resource, message, op)
 

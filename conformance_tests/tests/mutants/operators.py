@@ -129,8 +129,8 @@ class CountsDrift(Meddled):
     def prepare(self) -> None:
         self.purged = 0
 
-    def counts(self, job: str | None = None) -> Mapping[str, Mapping[Status, int]]:
-        found = {name: dict(of_job) for name, of_job in super().counts(job).items()}
+    def counts(self, job: str | None = None, *, stamp: str | None = None) -> Mapping[str, Mapping[Status, int]]:
+        found = {name: dict(of_job) for name, of_job in super().counts(job, stamp=stamp).items()}
         if self.purged:
             of_job = found.setdefault("orders", {})
             of_job[Status.SUCCEEDED] = of_job.get(Status.SUCCEEDED, 0) + self.purged

@@ -57,8 +57,11 @@ class Lifecycle(ABC):
         """Locks that are held, by name; lapsed ones that nobody has taken since are among them."""
 
     @abstractmethod
-    def counts(self, job: str | None = None) -> Mapping[str, Mapping[Status, int]]:
-        """How many runs each job has in each status; statuses without a run are left out."""
+    def counts(self, job: str | None = None, *, stamp: str | None = None) -> Mapping[str, Mapping[Status, int]]:
+        """How many runs each job has in each status; of one job, under one stamp (canonical text), if asked so.
+
+        Statuses without a run are left out.
+        """
 
     @abstractmethod
     def purge(self, request: Purge) -> int:

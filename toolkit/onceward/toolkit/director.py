@@ -212,7 +212,7 @@ class Director:
 
     def stats(self, job: str | None = None) -> Stats:
         """How many runs under this stamp are completed, failed, being processed."""
-        return stats_of(self.runs(job))
+        return stats_of(self._runner.lifecycle.counts(job, stamp=self._stamp_text).values())
 
     def cleanup(self, older_than: timedelta = CLEANUP_AGE, *, job: str | None = None) -> int:
         """Runs under this stamp that ended at least so long ago are gone; the answer is their number.

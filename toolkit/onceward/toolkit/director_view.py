@@ -80,11 +80,12 @@ class Stats(Record, frozen=True, kw_only=True):
         return json.dumps({name: getattr(self, name) for name in self.__struct_fields__})
 
 
-def stats_of(runs: Iterable[Run]) -> Stats:
-    """The numbers of these runs."""
+def stats_of(counted: Iterable[Mapping[Status, int]]) -> Stats:
+    """The numbers of several jobs together."""
     counts = dict.fromkeys(Status, 0)
-    for run in runs:
-        counts[run.status] += 1
+    for of_job in counted:
+        for status, count in of_job.items():
+            counts[status] += count
     return Stats(
         total=sum(counts.values()),
         completed=counts[Status.SUCCEEDED],

@@ -223,11 +223,11 @@ class MemoryStore(Store):
         with self._lock:
             return self._locks.states(self._now())
 
-    def counts(self, job: str | None = None) -> Mapping[str, Mapping[Status, int]]:
+    def counts(self, job: str | None = None, *, stamp: str | None = None) -> Mapping[str, Mapping[Status, int]]:
         with self._lock:
             counts: dict[str, dict[Status, int]] = {}
             for entry in self._runs:
-                if job in (None, entry.run.job):
+                if job in (None, entry.run.job) and stamp in (None, entry.run.id.stamp):
                     of_job = counts.setdefault(entry.run.job, {})
                     of_job[entry.run.status] = of_job.get(entry.run.status, 0) + 1
             return counts

@@ -46,9 +46,13 @@ SELECT 'pages', page_count FROM pragma_page_count UNION ALL
 SELECT 'free_pages', freelist_count FROM pragma_freelist_count
 """
 
-# How many runs.   Params: ns[, job].   Result: (job, status, count).
-COUNTS = "SELECT job, status, count(*) FROM runs WHERE ns = ? GROUP BY job, status"
-COUNTS_OF_JOB = "SELECT job, status, count(*) FROM runs WHERE ns = ? AND job = ? GROUP BY job, status"
+# How many runs.   Params: ns[, job], stamp, stamp.   Result: (job, status, count).
+COUNTS = """
+SELECT job, status, count(*) FROM runs WHERE ns = ? AND (? IS NULL OR stamp = ?) GROUP BY job, status
+"""
+COUNTS_OF_JOB = """
+SELECT job, status, count(*) FROM runs WHERE ns = ? AND job = ? AND (? IS NULL OR stamp = ?) GROUP BY job, status
+"""
 
 _ENDED = "ns = :ns AND job = :job AND status IN ('succeeded', 'failed', 'cancelled')"
 
@@ -111,12 +115,12 @@ class LifecyclePart(Base, Lifecycle):
         with self._database.read() as connection:
             return locks.held(connection, self._ns, self._now())
 
-    def counts(self, job: str | None = None) -> Mapping[str, Mapping[Status, int]]:
+    def counts(self, job: str | None = None, *, stamp: str | None = None) -> Mapping[str, Mapping[Status, int]]:
         with self._database.read() as connection:
             if job is None:
-                found = connection.execute(COUNTS, (self._ns,)).fetchall()
+                found = connection.execute(COUNTS, (self._ns, stamp, stamp)).fetchall()
             else:
-                found = connection.execute(COUNTS_OF_JOB, (self._ns, job)).fetchall()
+                found = connection.execute(COUNTS_OF_JOB, (self._ns, job, stamp, stamp)).fetchall()
         counts: dict[str, dict[Status, int]] = {}
         for name, status, count in found:
             counts.setdefault(name, {})[Status(status)] = count
