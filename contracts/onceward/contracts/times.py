@@ -13,6 +13,11 @@ def to_ms(instant: datetime) -> int:
     return (instant - _EPOCH) // _MS
 
 
+def due_ms(instant: datetime) -> int:
+    """Milliseconds since 1970, rounded up: what is due at an instant must not start before it."""
+    return -((_EPOCH - instant) // _MS)
+
+
 def from_ms(ms: int) -> datetime:
     """The instant in UTC."""
     return _EPOCH + ms * _MS

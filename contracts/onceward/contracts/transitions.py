@@ -11,6 +11,7 @@ Each function answers with the record to write, or the very object it was given 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -27,7 +28,7 @@ from onceward.contracts.requests import (
     Renewed,
     RunSpec,
 )
-from onceward.contracts.times import from_ms, span, span_ms, to_ms
+from onceward.contracts.times import due_ms, from_ms, span, span_ms, to_ms
 
 NextToken = Callable[[], int]
 
@@ -52,13 +53,19 @@ class Entry(Record, frozen=True, kw_only=True):
         return self.run.status is Status.RUNNING and self.until is not None and self.until <= now.elapsed
 
 
+def due(at: datetime | None, after: timedelta | None, now: Now) -> int:
+    """When a run is due that was asked for ``at`` an instant, or ``after`` a while, or at once."""
+    if at is not None:
+        return due_ms(at)
+    return now.wall + (span_ms(after) if after is not None else 0)
+
+
 def submit(spec: RunSpec, now: Now, *, sequence: int) -> Entry:
     """The run that a spec makes when it is not known yet."""
-    due = to_ms(spec.run_at) if spec.run_at else now.wall + (span_ms(spec.after) if spec.after else 0)
     run = Run(
         id=spec.id,
         status=Status.SCHEDULED,
-        run_at=from_ms(due),
+        run_at=from_ms(due(spec.run_at, spec.after, now)),
         created=from_ms(now.wall),
         sequence=sequence,
         payload=spec.payload,
@@ -186,7 +193,7 @@ def hold(found: Entry, *, holder: str, request: str, lease_ms: int | None, now: 
         result=None,
         error=None,
         progress=None,
-        cancel_requested=False,
+        cancel_requested=takeover and run.cancel_requested,  # a crash does not make the wish to stop go away
         rearmed=False,
         attempts=(*run.attempts, attempt)[-ATTEMPTS_KEPT:],
     )
@@ -261,8 +268,8 @@ def checkout(found: Entry | None, request: CheckOut, now: Now) -> tuple[bool, En
         error=request.error,
     )
     if request.ending in (Ending.RETRY, Ending.RELEASED):
-        due = to_ms(request.at) if request.at else now.wall + (span_ms(request.after) if request.after else 0)
-        return True, Entry(run=replace(run, status=Status.SCHEDULED, run_at=from_ms(due)))
+        run_at = from_ms(due(request.at, request.after, now))
+        return True, Entry(run=replace(run, status=Status.SCHEDULED, run_at=run_at))
     status = Status(request.ending.value)
     return True, Entry(run=replace(run, status=status, ended=from_ms(now.wall), result=request.result))
 

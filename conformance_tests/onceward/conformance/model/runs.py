@@ -128,7 +128,7 @@ class Known:
         self.attempt += 1
         self.tries.append(Try(self.attempt, lease.holder, lease.token, lease.request, takeover))
         self.status, self.token, self.until, self.fenced = Status.RUNNING, lease.token, until, False
-        self.cancel_requested = self.rearmed = False
+        self.cancel_requested, self.rearmed = takeover and self.cancel_requested, False
         self.result, self.error, self.buried = None, None, False
 
     def write_off(self) -> None:

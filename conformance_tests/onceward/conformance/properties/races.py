@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 from onceward.conformance.clients import eager_switching
+from onceward.conformance.machine import told
 from onceward.conformance.property import Property
 from onceward.conformance.trial import Trial
 from onceward.contracts import (
@@ -85,7 +86,7 @@ class Arena:
             self.trial.say(f"{CLIENTS} clients at once: {doing} -> {type(error).__name__}")
             raise self.trial.blame(error, doing) from error
         for index, answer in enumerate(answers):
-            self.trial.say(f"client {index}: {doing} -> {answer}")
+            self.trial.say(f"client {index}: {doing} -> {told(answer)}")
         return answers
 
     def lapse(self, lease: Lease) -> None:

@@ -30,7 +30,7 @@ from onceward.contracts.requests import (
     RunSpec,
 )
 from onceward.contracts.runner import Store
-from onceward.contracts.times import from_ms, span, span_ms, to_ms
+from onceward.contracts.times import due_ms, from_ms, span, span_ms
 from onceward.contracts.traits import Traits
 from onceward.contracts.transitions import Entry, Now
 from onceward.runners.clock import SystemClock
@@ -142,7 +142,7 @@ class MemoryStore(Store):
             found = self._runs.find(run)
             if found is None or found.run.status is not Status.SCHEDULED:
                 return False
-            self._runs.put(found, Entry(run=replace(found.run, run_at=from_ms(to_ms(run_at)))), self._now())
+            self._runs.put(found, Entry(run=replace(found.run, run_at=from_ms(due_ms(run_at)))), self._now())
             return True
 
     def cancel(self, run: RunId) -> Cancelled:

@@ -11,7 +11,7 @@ from onceward.contracts import transitions
 from onceward.contracts.executor import Executor
 from onceward.contracts.records import Ending, LockId, Run, RunId
 from onceward.contracts.requests import Admission, CheckIn, CheckInOutcome, CheckOut, Renewal, Renewed
-from onceward.contracts.times import span_ms, to_ms
+from onceward.contracts.times import span_ms
 from onceward.contracts.transitions import Entry, Now
 from onceward.runners.sqlite import locks, rows
 from onceward.runners.sqlite.base import Base, remaining
@@ -160,7 +160,7 @@ class ExecutorPart(Base, Executor):
                 "ns": self._ns, "job": run.job, "key": run.key, "stamp": run.stamp, "token": token, "request": proof,
                 "status": "scheduled" if again else request.ending.value,
                 "queue": 0 if again else None,
-                "due": _due(request, now) if again else None,
+                "due": transitions.due(request.at, request.after, now) if again else None,
                 "result": None if again else result,
                 "error": rows.failure_text(request.error),
                 "failed": request.ending in (Ending.FAILED, Ending.RETRY),
@@ -188,9 +188,3 @@ def _none_yet() -> int:
 
 def _admission(outcome: CheckInOutcome, entry: Entry, now: Now) -> Admission:
     return Admission(outcome=outcome, run=rows.public(entry), remaining=remaining(entry, now))
-
-
-def _due(request: CheckOut, now: Now) -> int:
-    if request.at is not None:
-        return to_ms(request.at)
-    return now.wall + (span_ms(request.after) if request.after is not None else 0)

@@ -10,7 +10,7 @@ from onceward.contracts import checks, transitions
 from onceward.contracts.records import ConfigDoc, RunId, Status
 from onceward.contracts.requests import Cancelled, ConfigWrite, Interest, RunSpec
 from onceward.contracts.scheduler import Scheduler, Watch
-from onceward.contracts.times import from_ms, span_ms, to_ms
+from onceward.contracts.times import due_ms, from_ms
 from onceward.contracts.transitions import Now
 from onceward.runners.encoding import decode
 from onceward.runners.sqlite import rows
@@ -88,7 +88,7 @@ class SchedulerPart(Base, Scheduler):
 
     def _submit(self, connection: sqlite3.Connection, spec: RunSpec, payload: str | None, now: Now) -> bool:
         run = spec.id
-        due = to_ms(spec.run_at) if spec.run_at else now.wall + (span_ms(spec.after) if spec.after else 0)
+        due = transitions.due(spec.run_at, spec.after, now)
         cursor = connection.execute(
             SUBMIT,
             (
@@ -105,7 +105,7 @@ class SchedulerPart(Base, Scheduler):
     def reschedule(self, run: RunId, *, run_at: datetime) -> bool:
         checks.instant("run_at", run_at)
         with self._database.write() as connection:
-            moved = connection.execute(RESCHEDULE, (to_ms(run_at), self._ns, run.job, run.key, run.stamp)).rowcount
+            moved = connection.execute(RESCHEDULE, (due_ms(run_at), self._ns, run.job, run.key, run.stamp)).rowcount
         return moved == 1
 
     def cancel(self, run: RunId) -> Cancelled:
