@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 
@@ -30,6 +29,7 @@ from onceward.contracts import (
 from onceward.runners.clock import ManualClock
 from onceward.runners.memory import MemoryStore
 from onceward.toolkit import locks as locks_module
+from onceward.toolkit.leasetime import lease_time
 from onceward.toolkit.locks import Lock, look, wait_until_free
 
 LEASE = timedelta(seconds=30)
@@ -311,8 +311,7 @@ def test_a_grant_that_comes_too_late_is_not_reported_as_held(
     faulty: Faulty, faulty_runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ahead = 0.0
-    real = time.monotonic
-    monkeypatch.setattr(time, "monotonic", lambda: real() + ahead)
+    monkeypatch.setattr(locks_module, "lease_time", lambda: lease_time() + ahead)
 
     def slow() -> None:
         nonlocal ahead

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 
@@ -29,6 +28,7 @@ from onceward.contracts import (
     StoreUnavailable,
 )
 from onceward.runners.memory import MemoryStore
+from onceward.toolkit.leasetime import lease_time
 from onceward.toolkit.renewal import MARGIN, HeldLease, LostSignal, Renewer, local_end
 
 HOUR = timedelta(hours=1)
@@ -65,7 +65,7 @@ def lease(name: str = "k", duration: timedelta | None = HOUR, token: int = 1) ->
 
 def overdue(duration: timedelta = HOUR) -> float:
     """When a lease was sent that should have been renewed by now, and has half of its time left."""
-    return time.monotonic() - duration.total_seconds() / 2
+    return lease_time() - duration.total_seconds() / 2
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def renewer(store: Executor) -> Iterator[Renewer]:
 
 
 def keep(renewer: Renewer, of: Lease, sent: float | None = None) -> HeldLease:
-    return renewer.keep(of, sent=time.monotonic() if sent is None else sent)
+    return renewer.keep(of, sent=lease_time() if sent is None else sent)
 
 
 # -- how long a lease may be trusted ----------------------------------------------------------------------------
@@ -93,7 +93,7 @@ def test_a_lease_is_trusted_from_before_the_send_less_a_margin() -> None:
 
 
 def test_l10_an_answer_that_comes_after_the_lease_is_a_loss_from_the_start(renewer: Renewer) -> None:
-    held = keep(renewer, lease(), sent=time.monotonic() - 3_600)
+    held = keep(renewer, lease(), sent=lease_time() - 3_600)
     assert held.lost.is_set()
     assert held.time_remaining() == timedelta(0)
     with pytest.raises(LeaseLost) as lost:
@@ -102,27 +102,27 @@ def test_l10_an_answer_that_comes_after_the_lease_is_a_loss_from_the_start(renew
 
 
 def test_the_signal_of_loss_needs_no_thread() -> None:
-    signal = LostSignal(time.monotonic() - 1)
+    signal = LostSignal(lease_time() - 1)
     assert signal.is_set()
     assert LostSignal(None).is_set() is False
-    assert LostSignal(time.monotonic() + 3_600).wait(0.0) is False
+    assert LostSignal(lease_time() + 3_600).wait(0.0) is False
 
 
 def test_waiting_for_the_loss_ends_with_the_lease() -> None:
-    assert LostSignal(time.monotonic() + 0.05).wait(PATIENCE)
-    assert LostSignal(time.monotonic() + 0.05).wait()
+    assert LostSignal(lease_time() + 0.05).wait(PATIENCE)
+    assert LostSignal(lease_time() + 0.05).wait()
 
 
 def test_waiting_for_the_loss_notices_that_the_end_came_nearer() -> None:
-    signal = LostSignal(time.monotonic() + 3_600)
-    threading.Timer(0.05, lambda: setattr(signal, "end", time.monotonic())).start()
+    signal = LostSignal(lease_time() + 3_600)
+    threading.Timer(0.05, lambda: setattr(signal, "end", lease_time())).start()
     assert signal.wait(PATIENCE)
 
 
 def test_a_loss_stays_lost_whatever_comes_later(store: Answering, renewer: Renewer) -> None:
-    held = keep(renewer, lease(), sent=time.monotonic() - 3_600)
+    held = keep(renewer, lease(), sent=lease_time() - 3_600)
     assert held.lost.is_set()
-    held.settle(Renewed.HELD, Renewal(lease=held.lease, duration=HOUR), sent=time.monotonic())
+    held.settle(Renewed.HELD, Renewal(lease=held.lease, duration=HOUR), sent=lease_time())
     assert held.lost.is_set()
     assert held.time_remaining() == timedelta(0)
 
@@ -150,8 +150,8 @@ def test_leases_are_renewed_at_a_third_and_trusted_longer_then(store: Answering,
 
 def wait_until(happened: Callable[[], bool]) -> bool:
     """Whether it happened; what is waited for here is another thread's next step."""
-    pause, end = threading.Event(), time.monotonic() + PATIENCE
-    while not happened() and time.monotonic() < end:
+    pause, end = threading.Event(), lease_time() + PATIENCE
+    while not happened() and lease_time() < end:
         pause.wait(0.002)
     return happened()
 
@@ -195,7 +195,7 @@ def test_a_request_to_stop_is_passed_on_and_the_lease_kept(store: Answering, ren
 
 def test_a_stopped_lease_is_neither_renewed_nor_reported_lost(store: Answering, renewer: Renewer) -> None:
     store.answers = lambda renewal: Renewed.LOST
-    stopped = keep(renewer, lease("stopped"), sent=time.monotonic())
+    stopped = keep(renewer, lease("stopped"), sent=lease_time())
     stopped.stop()
     other = keep(renewer, lease("other"), sent=overdue())
     assert other.lost.wait(PATIENCE)
@@ -228,7 +228,7 @@ def test_a_store_that_stays_away_loses_the_lease_at_its_local_end(store: Answeri
     brief = timedelta(milliseconds=300)
     held = keep(renewer, lease(duration=brief))
     assert held.lost.wait(PATIENCE)
-    assert time.monotonic() >= held.renewed + brief.total_seconds() * (1 - MARGIN)
+    assert lease_time() >= held.renewed + brief.total_seconds() * (1 - MARGIN)
     assert store.asked
 
 
@@ -278,12 +278,12 @@ def test_g9_a_body_that_never_sleeps_keeps_its_lock() -> None:
     """The body holds the interpreter all the time; the renewal thread must get its turn nevertheless."""
     store = MemoryStore()
     lock = LockRequest(lock=LockId("l"), holder="ann", lease=timedelta(seconds=1))
-    sent = time.monotonic()
+    sent = lease_time()
     answer = store.lock(lock)
     assert answer.lease is not None
     renewer = Renewer(store)
     held = renewer.keep(answer.lease, sent=sent)
-    while time.monotonic() < sent + 2.5:
+    while lease_time() < sent + 2.5:
         sum(range(20_000))
     assert not held.lost.is_set()
     assert not store.lock(LockRequest(lock=LockId("l"), holder="bob", lease=HOUR)).acquired
@@ -324,7 +324,7 @@ def test_a_shorter_touch_with_an_unknown_outcome_is_trusted_no_longer(store: Ans
 
 
 def test_a_touch_of_a_lost_lease_says_so_and_asks_nobody(store: Answering, renewer: Renewer) -> None:
-    held = keep(renewer, lease(), sent=time.monotonic() - 3_600)
+    held = keep(renewer, lease(), sent=lease_time() - 3_600)
     with pytest.raises(LeaseLost):
         held.touch()
     assert store.asked == []

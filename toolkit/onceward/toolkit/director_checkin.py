@@ -20,7 +20,6 @@ import inspect
 import json
 import logging
 import threading
-import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -50,6 +49,7 @@ from onceward.toolkit.director_answers import NotAdmitted, Refused, skipped
 from onceward.toolkit.director_desk import Desk, enter, leave
 from onceward.toolkit.director_policy import Policy
 from onceward.toolkit.director_view import seed_view
+from onceward.toolkit.leasetime import lease_time
 from onceward.toolkit.renewal import HeldLease, local_end
 from onceward.toolkit.resend import UNKNOWN_OR_UNAVAILABLE, resend
 
@@ -159,7 +159,7 @@ class CheckedIn:
         if self._request is None:
             run = RunId(self.job, self._literal_key(), self._desk.stamp)
             self._request = self._policy.request(run, holder=self._desk.holder, payload=self._payload)
-            self._sent = time.monotonic()
+            self._sent = lease_time()
             log.debug("Checking in: %s / %s", run.job, run.key)
         request = self._request
         return resend(lambda: self._desk.executor.checkin(request))
@@ -180,7 +180,7 @@ class CheckedIn:
 
     def _late(self, lease: Lease, remaining: timedelta | None) -> bool:
         end = local_end(self._sent, lease.duration)
-        return end is not None and (time.monotonic() >= end or (remaining is not None and remaining <= timedelta(0)))
+        return end is not None and (lease_time() >= end or (remaining is not None and remaining <= timedelta(0)))
 
     # -- while it is held ---------------------------------------------------------------------------------------
 

@@ -41,6 +41,7 @@ from onceward.contracts import (
     new_holder,
     new_request,
 )
+from onceward.toolkit.leasetime import lease_time
 from onceward.toolkit.renewal import HeldLease, LostSignal, Renewer, local_end
 from onceward.toolkit.resend import resend
 
@@ -176,7 +177,7 @@ class Lock:
 
 
 def take(runner: Runner, request: LockRequest, *, wait: timedelta = NO_WAIT) -> tuple[Lease, float]:
-    """The lock is held: its lease, and the moment (``time.monotonic()``) from which its duration is safely counted.
+    """The lock is held: its lease, and the moment (``lease_time()``) from which its duration is safely counted.
 
     Raises:
         LockNotAcquired: somebody else had it for all of ``wait``; nothing was changed.
@@ -232,11 +233,11 @@ def let_go(executor: Executor, held: HeldLease) -> bool:
 
 def _ask(executor: Executor, request: LockRequest) -> tuple[LockAnswer, LockRequest, float]:
     """One try: the answer, the request to try with next, and from when the granted lease is counted."""
-    first = sent = time.monotonic()
+    first = sent = lease_time()
 
     def send() -> LockAnswer:
         nonlocal sent
-        sent = time.monotonic()
+        sent = lease_time()
         return executor.lock(request)
 
     try:
@@ -250,7 +251,7 @@ def _ask(executor: Executor, request: LockRequest) -> tuple[LockAnswer, LockRequ
     if answer.remaining is not None and answer.lease.duration is not None:
         sent -= max(timedelta(0), answer.lease.duration - answer.remaining).total_seconds()
     end = local_end(sent, answer.lease.duration)
-    if end is None or time.monotonic() < end:
+    if end is None or lease_time() < end:
         return answer, request, sent
     _give_back(executor, answer.lease)
     return LockAnswer(acquired=False), replace(request, request=new_request()), sent
@@ -273,7 +274,7 @@ def _give_back_later(executor: Executor, request: LockRequest, *, until: float) 
     """A lock that we may have got without hearing of it is given back once the store answers again, in background."""
 
     def settle() -> None:
-        while time.monotonic() < until:
+        while lease_time() < until:
             time.sleep(_GIVE_BACK_PAUSE)
             try:
                 answer = executor.lock(request)

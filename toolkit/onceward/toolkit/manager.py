@@ -23,7 +23,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from datetime import datetime, timedelta
@@ -47,6 +46,7 @@ from onceward.contracts.records import Record
 from onceward.contracts.times import span_ms
 from onceward.runners.factory import Source, open_runner
 from onceward.toolkit.audit import entry_key, force_unlock
+from onceward.toolkit.leasetime import lease_time
 from onceward.toolkit.locks import DEFAULT_LEASE, NO_WAIT, let_go, take
 from onceward.toolkit.manager_history import KEEP_FOR, STAMP, STUCK_AFTER, History, JobReport, JobState, JobView
 from onceward.toolkit.manager_job import ManagedJob, Stores, caller, current_job, started_at
@@ -355,7 +355,7 @@ class Manager:
         if terms.note is not None:
             payload["note"] = terms.note
         request = CheckIn(run=run, holder=self.holder, lease=granted.duration, max_crashes=0, payload=payload)
-        sent = time.monotonic()
+        sent = lease_time()
         admission = resend(lambda: self.stores.jobs.executor.checkin(request))
         assert admission.run.lease is not None  # nobody else makes this key
         return self._renew_records.keep(admission.run.lease, sent=sent)

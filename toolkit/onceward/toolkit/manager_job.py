@@ -6,7 +6,6 @@ import contextvars
 import logging
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from onceward.contracts import (
     Runner,
     StoreError,
 )
+from onceward.toolkit.leasetime import lease_time
 from onceward.toolkit.locks import let_go
 from onceward.toolkit.renewal import HeldLease, LostSignal
 from onceward.toolkit.resend import UNKNOWN_OR_UNAVAILABLE, resend
@@ -89,7 +89,7 @@ class ManagedJob:
         self._record = record
         self._end_at = sent + timeout.total_seconds()
         self._ended = threading.Lock()
-        self._timer = threading.Timer(max(0.0, self._end_at - time.monotonic()), self._time_is_up)
+        self._timer = threading.Timer(max(0.0, self._end_at - lease_time()), self._time_is_up)
         self._timer.daemon = True
         self._timer.start()
         self._outer: contextvars.Token[ManagedJob | None] | None = None
@@ -113,7 +113,7 @@ class ManagedJob:
         """How long until the timeout; zero once it has passed or the lock is lost. By a clock that never jumps."""
         if self.lost.is_set():
             return timedelta(0)
-        return timedelta(seconds=max(0.0, self._end_at - time.monotonic()))
+        return timedelta(seconds=max(0.0, self._end_at - lease_time()))
 
     def should_stop(self, before: timedelta = STOP_BEFORE) -> bool:
         """True: end gracefully now. The timeout is at most ``before`` away, somebody asked, or the lock is lost."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
@@ -25,6 +24,7 @@ from onceward.contracts import (
     Renewed,
     StoreError,
 )
+from onceward.toolkit.leasetime import lease_time
 
 log = logging.getLogger("onceward.renewal")
 
@@ -53,19 +53,19 @@ class LostSignal(threading.Event):
 
     def is_set(self) -> bool:
         """True: stop working; somebody else may hold the resource."""
-        if not super().is_set() and self.end is not None and time.monotonic() >= self.end:
+        if not super().is_set() and self.end is not None and lease_time() >= self.end:
             self.set()
         return super().is_set()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the lease is lost, at most ``timeout`` seconds; True if it is."""
-        until = None if timeout is None else time.monotonic() + timeout
+        until = None if timeout is None else lease_time() + timeout
         while not self.is_set():
             ends = [end for end in (until, self.end) if end is not None]
-            left = min(ends) - time.monotonic() if ends else None
+            left = min(ends) - lease_time() if ends else None
             if super().wait(_LOOK if left is None else min(max(left, 0.0), _LOOK)):  # the end may have come nearer
                 break
-            if until is not None and time.monotonic() >= until:
+            if until is not None and lease_time() >= until:
                 break
         return self.is_set()
 
@@ -110,7 +110,7 @@ class HeldLease:
         if self.lost.is_set():
             return timedelta(0)
         end = self.lost.end
-        return None if end is None else timedelta(seconds=max(0.0, end - time.monotonic()))
+        return None if end is None else timedelta(seconds=max(0.0, end - lease_time()))
 
     def raise_if_lost(self) -> None:
         """Raise ``LeaseLost`` if the lease is lost."""
@@ -130,7 +130,7 @@ class HeldLease:
         with self.sending:
             self.raise_if_lost()
             before, self.duration = self.duration, wanted or self.duration
-            sent = time.monotonic()
+            sent = lease_time()
             renewal = Renewal(lease=self.lease, duration=self.duration, progress=progress)
             self._trust_until_at_most(local_end(sent, self.duration))
             try:
@@ -183,7 +183,7 @@ class Renewer:
 
         Args:
             lease: what the store granted.
-            sent: ``time.monotonic()`` read before the request that obtained it was first sent.
+            sent: ``lease_time()`` read before the request that obtained it was first sent.
         """
         held = HeldLease(lease, sent=sent, executor=self._executor, changed=self._wake)
         if lease.duration is None:
@@ -220,7 +220,7 @@ class Renewer:
                 if not self._kept:
                     self._thread = None
                     return
-                now = time.monotonic()
+                now = lease_time()
                 due = [held for held in self._kept if self._due_at(held) <= now]
                 if not due:
                     self._changed.wait(min(self._due_at(held) for held in self._kept) - now)
@@ -233,7 +233,7 @@ class Renewer:
     def _renew_all(self, due: Sequence[HeldLease]) -> None:
         mine = [held for held in due if held.sending.acquire(blocking=False)]
         for held in due:  # until something is known: also those that somebody touches right now
-            held.retry = time.monotonic() + max(_RETRY_AT_LEAST, _period(held) / 4)
+            held.retry = lease_time() + max(_RETRY_AT_LEAST, _period(held) / 4)
         try:
             if mine:
                 self._renew(mine)
@@ -243,16 +243,19 @@ class Renewer:
 
     def _renew(self, due: Sequence[HeldLease]) -> None:
         renewals = [Renewal(lease=held.lease, duration=held.duration) for held in due]
-        sent = time.monotonic()
+        sent = lease_time()
         try:
             answers = dict(zip(due, self._executor.renew(renewals), strict=True))
         except StoreError as error:  # done or not: another renewal sets the same absolute end, so just ask again
             log.warning("could not renew %d leases, trying again: %s", len(due), error)
             return
         except OncewardError:
-            log.exception("renewal of %d leases was refused; they will lapse", len(due))
-            for held in due:
-                held.stop()
+            if len(due) > 1:  # one of them is at fault, and the others must not suffer for it
+                for held in due:
+                    self._renew([held])
+                return
+            log.exception("renewal of %s was refused; it will lapse", due[0].lease.resource)
+            due[0].stop()
             return
         except Exception:  # a runner's own bug must not end the renewal of everything else
             log.exception("could not renew %d leases, trying again", len(due))

@@ -10,7 +10,7 @@ from hypothesis.stateful import rule
 from onceward.conformance.machine import explore, holders, picked, picks
 from onceward.conformance.model.runs import Known
 from onceward.conformance.properties.operator_rules import OperatedMachine
-from onceward.conformance.properties.runs_machine import FAR, PAYLOADS, RUNS, brief, floored, runs
+from onceward.conformance.properties.runs_machine import FAR, ODD, PAYLOADS, RUNS, brief, kept, runs
 from onceward.conformance.property import Property
 from onceward.conformance.trial import Trial
 from onceward.contracts import Cancelled, CheckIn, Claim, Json, OnFailed, Run, RunId, RunSpec, Status, Want
@@ -54,7 +54,7 @@ class QueueMachine(OperatedMachine):
 
     def _spec(self, run: RunId, priority: int, when: str, max_crashes: int | None, payload: Json) -> RunSpec:
         soon = timedelta(seconds=1) if self.exact else FAR
-        moment = {"past": self.wall() - FAR, "later": self.wall() + FAR}.get(when)
+        moment = {"past": self.wall() - FAR, "later": self.wall() + FAR + ODD}.get(when)
         return RunSpec(
             id=run,
             payload=payload,
@@ -94,7 +94,7 @@ class QueueMachine(OperatedMachine):
         if spec.run_at is None:
             self.due_now(record, early, spec.after or timedelta(0))
         else:
-            right = record.run_at == floored(spec.run_at)
+            right = record.run_at == kept(spec.run_at)
             self.expect("C2", right, lambda: f"asked for {spec.run_at}, it is due at {record.run_at}")
         self.create(
             spec.id, spec.request, record, payload=spec.payload, priority=spec.priority, max_crashes=spec.max_crashes
@@ -260,13 +260,15 @@ class QueueMachine(OperatedMachine):
     @rule(run=runs, when=st.sampled_from(("past", "later", "soon")))
     def reschedule(self, run: RunId, when: str) -> None:
         """A waiting run is due at another time."""
-        moment = self.wall() + {"past": -FAR, "later": FAR, "soon": timedelta(seconds=1) if self.exact else FAR}[when]
+        moment = (
+            self.wall() + {"past": -FAR, "later": FAR + ODD, "soon": timedelta(seconds=1) if self.exact else FAR}[when]
+        )
         found, before = self.known.get(run), self.look(run)
         waiting = found is not None and found.status is Status.SCHEDULED
         answer = self.ask(f"reschedule({run}, {when})", lambda: self.runner.scheduler.reschedule(run, run_at=moment))
         self.expect("C2", answer is waiting, lambda: f"the reschedule was answered {answer}")
         if waiting and found is not None:
-            found.run_at = floored(moment)
+            found.run_at = kept(moment)
             self.agrees(run, self.look(run))
         else:
             after = self.look(run)

@@ -37,6 +37,8 @@ PATIENT_LEASES = (timedelta(hours=1), timedelta(hours=2), None)
 ENDINGS = (Ending.SUCCEEDED, Ending.FAILED, Ending.RETRY, Ending.RELEASED, Ending.CANCELLED)
 PAYLOADS: tuple[Json, ...] = (None, {"n": 1}, [1, "two"])
 FAR = timedelta(minutes=30)
+#: Instants need not be whole milliseconds.
+ODD = timedelta(microseconds=300)
 ERROR = Failure(type="Oops", message="it broke")
 
 runs = st.sampled_from(RUNS)
@@ -189,7 +191,7 @@ class RunsMachine(Machine):
             result=payload if ending in (Ending.SUCCEEDED, Ending.FAILED) else None,
             error=ERROR if ending in (Ending.FAILED, Ending.RETRY) else None,
             after=FAR if again and how == 1 else None,
-            at=self.wall() + FAR if again and how == 2 else None,
+            at=self.wall() + FAR + ODD if again and how == 2 else None,
             request=self.request(),
         )
 
@@ -229,7 +231,7 @@ class RunsMachine(Machine):
         if request.ending not in (Ending.RETRY, Ending.RELEASED):
             return None
         if request.at is not None:
-            return floored(request.at)
+            return kept(request.at)
         return self.due_now(after, early, request.after or timedelta(0))
 
     def due_now(self, record: Run, early: datetime, after: timedelta = timedelta(0)) -> datetime:
@@ -340,8 +342,13 @@ class RunsMachine(Machine):
 
 
 def floored(instant: datetime) -> datetime:
-    """To whole milliseconds, as stores keep time."""
+    """Down to whole milliseconds."""
     return instant.replace(microsecond=instant.microsecond // 1000 * 1000)
+
+
+def kept(instant: datetime) -> datetime:
+    """Up to whole milliseconds, as stores keep due times, so that nothing starts before the instant that was asked."""
+    return floored(instant + timedelta(microseconds=999))
 
 
 def brief(span: timedelta | None, without: str = "its own") -> str:
