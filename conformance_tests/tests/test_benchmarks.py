@@ -231,9 +231,9 @@ def test_the_runner_and_its_raw_driver_have_the_same_pragmas(tmp_path: Path) -> 
     database.open()
     try:
         raw = RawSqlite(tmp_path / "raw.db", synchronous="NORMAL")
-        with database.glance() as connection:
-            for name in ("journal_mode", "synchronous", "cache_size", "journal_size_limit", "temp_store", "page_size"):
-                assert connection.execute(f"PRAGMA {name}").fetchone()[0] == raw.pragma(name), name
+        for name in ("journal_mode", "synchronous", "cache_size", "journal_size_limit", "temp_store", "page_size"):
+            said = database.writer().execute(f"PRAGMA {name}").fetchone()[0]
+            assert said == raw.pragma(name), name
     finally:
         database.close()
         if raw is not None:
