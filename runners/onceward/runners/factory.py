@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
+import typing
 from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -243,7 +244,21 @@ def _options(kind: RunnerType, config: Mapping[str, object]) -> msgspec.Struct:
     try:
         return msgspec.convert(dict(config), kind.options, strict=False)
     except msgspec.ValidationError as error:
-        raise StoreMisconfigured(f"options of runner {kind.name!r}: {error}") from None
+        problem = _wrong_option(kind, config) or str(error)
+        raise StoreMisconfigured(f"options of runner {kind.name!r}: {problem}") from None
+
+
+def _wrong_option(kind: RunnerType, config: Mapping[str, object]) -> str | None:
+    """What is wrong with the first option that is wrong by itself. A free text is never wrong by itself, so no secret is shown."""
+    types = typing.get_type_hints(kind.options)
+    for name, value in config.items():
+        try:
+            msgspec.convert(value, types[name], strict=False)
+        except msgspec.ValidationError:
+            choices = typing.get_args(types[name]) if typing.get_origin(types[name]) is typing.Literal else ()
+            wanted = " or ".join(map(repr, choices)) or getattr(types[name], "__name__", str(types[name]))
+            return f"{name}: {shown(value)} is not accepted; allowed: {wanted}"
+    return None
 
 
 def _guess(word: str, known: list[str]) -> str:
