@@ -48,7 +48,7 @@ def reordered(value: Json) -> Json:
 
 @given(values)
 def test_everything_comes_back_as_it_went_in(value: Json) -> None:
-    assert put_through(value) == value
+    assert put_through(value) == in_utc(value)
 
 
 @given(values)
@@ -65,7 +65,10 @@ def test_types_survive_too(value: Json) -> None:
 
 
 def in_utc(value: Json) -> Json:
-    """The value as it must come back: dates in UTC, names in order, no negative zero."""
+    """The value as it must come back: dates in UTC, names in order, no negative zero.
+
+    A date within a repeated hour of its zone equals no date of another zone, also not the same instant (PEP 495).
+    """
     if isinstance(value, datetime):
         return value.astimezone(UTC).replace(fold=0)
     if isinstance(value, float):
@@ -79,7 +82,7 @@ def in_utc(value: Json) -> Json:
 def test_one_instant_has_one_text_in_every_zone(moment: datetime) -> None:
     elsewhere = moment.astimezone(UTC).astimezone(timezone(timedelta(hours=-3)))
     assert canonical(moment) == canonical(elsewhere)
-    assert put_through([moment]) == [moment]
+    assert put_through([moment]) == [in_utc(moment)]
 
 
 @pytest.mark.parametrize(
