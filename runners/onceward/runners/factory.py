@@ -249,7 +249,10 @@ def _options(kind: RunnerType, config: Mapping[str, object]) -> msgspec.Struct:
 
 
 def _wrong_option(kind: RunnerType, config: Mapping[str, object]) -> str | None:
-    """What is wrong with the first option that is wrong by itself. A free text is never wrong by itself, so no secret is shown."""
+    """What is wrong with the first option that is wrong by itself.
+
+    The value is shown: an option that holds a secret is free text, and that is never wrong by itself.
+    """
     types = typing.get_type_hints(kind.options)
     for name, value in config.items():
         try:
