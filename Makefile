@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo check format-check lint types imports docs test bench venv format clean python
+.PHONY: help demo check format-check lint types imports docs test servers bench venv format clean python
 
 help:  ## list these commands
 	@grep -E '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /\1|/' \
@@ -42,11 +42,14 @@ imports: $(READY)  ## do the arrows between the packages point one way?
 docs: $(READY)  ## do links lead somewhere, do snippets run, is every item of the seeds accounted for?
 	$(BIN)/pytest -q -p no:cacheprovider conformance_tests/tests/test_docs.py
 
-test: $(READY)  ## all tests, on all cores; with CI set, a server that is missing fails instead of skipping
+test: $(READY) servers  ## all tests, on all cores; with CI set, a server that is missing fails instead of skipping
 	$(BIN)/pytest -n auto
 
-bench: $(READY)  ## measure the embedded stores against their raw drivers; report in reports/bench
-	$(BIN)/onceward bench --out reports/bench
+servers:  ## install the servers that tests need from Debian packages, where that is possible; starts none
+	@.ci/servers
+
+bench: $(READY)  ## measure against raw drivers; report in reports/bench. Servers too: make bench STORES="redis mongodb"
+	$(BIN)/onceward bench $(STORES) --peers --out reports/bench
 
 venv: $(READY)  ## make .venv with everything that development needs
 

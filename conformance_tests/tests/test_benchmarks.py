@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import ClassVar
 from xml.etree import ElementTree
 
+import msgspec
 import pytest
 import typer
 from rich.console import Console
@@ -33,10 +34,12 @@ from onceward.benchmarks.measures.measure import Measure, WrongAnswer
 from onceward.benchmarks.peers import Peer
 from onceward.benchmarks.raw import Raw, RawMemory, RawSqlite
 from onceward.benchmarks.records import (
+    BATCHING,
     LENGTH,
     Absent,
     AnyRow,
     Broken,
+    Comparison,
     End,
     Environment,
     Footprint,
@@ -54,7 +57,7 @@ from onceward.benchmarks.report import page, text
 from onceward.benchmarks.report.plots import lines
 from onceward.benchmarks.rounds import Lane, Pace, Round, Task, interleave, lap
 from onceward.benchmarks.stats import Spread, percentile, ratios
-from onceward.benchmarks.verdicts import FLAT_CLAIM, FLAT_MEMORY, RATIO, verdicts
+from onceward.benchmarks.verdicts import FLAT_CLAIM, FLAT_MEMORY, RATIO, TARGETS, Target, verdicts
 from onceward.contracts import Runner, StoreMisconfigured
 from onceward.runners.memory import MemoryStore
 
@@ -280,13 +283,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     """Everything there is to measure, as small as can be."""
     folder = tmp_path_factory.mktemp("bench")
     with contestants(["memory://", f"sqlite:///{folder / 'x.db'}?synchronous=OFF"]) as found:
-        plan = Plan(contestants=found, lengths=(10, 30), checkins=50, pace=TINY)
+        plan = Plan(contestants=found, lengths=(10, 30), checkins=50, batching=True, pace=TINY)
         return list(Bench(plan).run())
 
 
 def test_every_measure_has_a_result_for_every_runner_and_its_raw_driver(tiny: list[Row]) -> None:
     assert not [row for row in tiny if isinstance(row, Broken)]
-    results = [row for row in tiny if isinstance(row, Result) and row.measure != LENGTH]
+    results = [row for row in tiny if isinstance(row, Result) and row.measure not in (LENGTH, BATCHING)]
     names = ["memory", "memory, raw", "sqlite OFF", "sqlite OFF, raw"]
     assert [(row.measure, row.contestant) for row in results] == [
         (measure.name, name) for measure in MEASURES for name in names
@@ -297,6 +300,13 @@ def test_every_measure_has_a_result_for_every_runner_and_its_raw_driver(tiny: li
         assert row.rate.p10 <= row.rate.median <= row.rate.p90
         assert 0 < row.p50_us <= row.p99_us
         assert (row.ratio is None) == (row.role is Role.RAW)
+
+
+def test_batches_are_compared_with_one_by_one_in_the_same_rounds(tiny: list[Row]) -> None:
+    compared = [(row.contestant, row.against) for row in tiny if isinstance(row, Comparison)]
+    assert compared == [(f"{name}, batches of 100", f"{name}, one by one") for name in ("memory", "sqlite OFF")]
+    batches = {row.contestant: row.batch for row in tiny if isinstance(row, Result) and row.measure == BATCHING}
+    assert set(batches.values()) == {1, 100}
 
 
 def test_long_measures_say_how_cost_and_memory_grew(tiny: list[Row]) -> None:
@@ -336,7 +346,7 @@ def test_a_peer_that_is_not_installed_is_missing_and_never_zero(tmp_path: Path) 
     assert "real: a note" in text(rows)
 
 
-def _never(_: Path) -> Task:
+def _never(_: str) -> Task:
     raise AssertionError("a peer that is not installed was used")
 
 
@@ -352,7 +362,7 @@ def test_the_peers_do_what_they_are_measured_for(tmp_path: Path, package: str) -
 
     for peer in PEERS:
         for measure, entry in peer.entries.items() if peer.package == package else ():
-            task = entry(tmp_path / measure)
+            task = entry(str(tmp_path / measure))
             assert lap(Lane(name=peer.name, task=task), range(5)).items == 5
             task.close()
 
@@ -458,14 +468,41 @@ def standing(target: str, *rows: Row) -> list[Standing]:
 
 
 def test_targets_are_judged_by_what_was_measured() -> None:
-    assert standing(RATIO, a_result(0.5)) == [Standing.MET]
-    assert standing(RATIO, a_result(0.499)) == [Standing.MISSED]
-    assert standing(RATIO, a_result(9, complete=False)) == [Standing.PARTLY]
-    assert standing(RATIO, a_result(0.1, contestant="memory")) == [Standing.UNMEASURED]
+    assert standing(RATIO.title, a_result(0.5)) == [Standing.MET]
+    assert standing(RATIO.title, a_result(0.499)) == [Standing.MISSED]
+    assert standing(RATIO.title, a_result(9, complete=False)) == [Standing.PARTLY]
+    assert standing(RATIO.title, a_result(0.1, contestant="memory")) == [Standing.UNMEASURED]
     assert standing(FLAT_CLAIM, a_growth(1.49)) == [Standing.MET]
     assert standing(FLAT_CLAIM, a_growth(1.5)) == [Standing.MISSED]
     assert standing(FLAT_CLAIM, a_growth(1.0, longest=100_000)) == [Standing.PARTLY]
     assert standing(FLAT_CLAIM) == [Standing.UNMEASURED]
+
+
+def test_each_store_has_targets_of_its_own() -> None:
+    for target in TARGETS:
+        measured: Row = replace_result(target.measure, target.kind, target.least)
+        missed: Row = replace_result(target.measure, target.kind, target.least - 0.01)
+        if target.against:
+            measured, missed = (a_comparison(target, by) for by in (target.least, target.least - 0.01))
+        assert standing(target.title, measured) == [Standing.MET]
+        assert standing(target.title, missed) == [Standing.MISSED]
+        assert standing(target.title, replace_result("renew-1", target.kind, 99)) == [Standing.UNMEASURED]
+        assert standing(target.title, replace_result(target.measure, "memory", 99)) == [Standing.UNMEASURED]
+
+
+def replace_result(measure: str, contestant: str, ratio: float) -> Result:
+    return msgspec.structs.replace(a_result(ratio, contestant=contestant), measure=measure)
+
+
+def a_comparison(target: Target, ratio: float) -> Comparison:
+    return Comparison(
+        measure=target.measure,
+        title="lock + unlock",
+        contestant=f"{target.kind}, batches of 100",
+        against=f"{target.against}, one by one",
+        ratio=Spread(median=ratio, p10=ratio, p90=ratio),
+        rounds=15,
+    )
 
 
 def test_memory_is_flat_once_caches_are_full() -> None:
@@ -498,6 +535,7 @@ class Rows:
         ENVIRONMENT,
         a_result(0.75),
         a_growth(1.25),
+        a_comparison(TARGETS[3], 1.375),
         a_footprint(20 << 20, 30 << 20, 30 << 20),
         Absent(contestant="[bold]peer", install="pip install peer"),
         Broken(measure="renew-1", reason="WrongAnswer: <script>alert(1)</script> [/]"),
@@ -508,7 +546,16 @@ class Rows:
 
 def test_the_table_states_figures_targets_and_what_is_missing() -> None:
     shown = text(Rows.ALL)
-    for wanted in ("12,346", "9k–15k", "80.1", "0.75 (0.75–0.75)", "missed", "not measured", "INTERRUPTED"):
+    for wanted in (
+        "12,346",
+        "9k–15k",
+        "80.1",
+        "0.75 (0.75–0.75)",
+        "1.38 (1.38–1.38) times as fast",
+        "missed",
+        "not measured",
+        "INTERRUPTED",
+    ):
         assert wanted in shown, wanted
     assert "[bold]peer is not installed" in shown
     assert "20.0 MiB to 30.0 MiB, 10.5 bytes per check-in" in shown
@@ -524,11 +571,12 @@ def test_the_page_is_one_file_that_loads_nothing_and_escapes_everything() -> Non
     for svg in svgs:
         ElementTree.fromstring(svg)
     assert "12,346" in html
+    assert "1.38 (1.38–1.38) times as fast" in html
 
 
 def test_a_page_of_a_real_run_has_a_plot_per_measure(tiny: list[Row]) -> None:
     svgs = re.findall(r"<svg.*?</svg>", page([*tiny, *verdicts(tiny)]), flags=re.DOTALL)
-    assert len(svgs) == len(MEASURES) + 2
+    assert len(svgs) == len(MEASURES) + 3
     for svg in svgs:
         ElementTree.fromstring(svg)
 

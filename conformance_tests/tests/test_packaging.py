@@ -145,6 +145,27 @@ def test_no_driver_is_imported_before_its_runner_is_made() -> None:
     assert run(code) == "False"
 
 
+DRIVERS = ("redis", "hiredis", "pymongo", "bson")
+
+
+@pytest.mark.parametrize("kind", ["redis", "mongodb"])
+def test_a_driver_that_is_missing_is_named_with_its_extra(kind: str) -> None:
+    code = (
+        "from onceward.contracts import StoreMisconfigured\n"
+        "from onceward.runners.factory import make_runner\n"
+        f"try: make_runner('{kind}://localhost')\n"
+        "except StoreMisconfigured as error: print(error)"
+    )
+    assert f"pip install 'onceward[{kind}]'" in run(code, forbidden=DRIVERS)
+
+
+def test_every_extra_of_a_runner_exists_and_all_has_them_all() -> None:
+    extras = PROJECT["optional-dependencies"]
+    needed = {point.load().extra for point in entry_points(group="onceward.runners")} - {"", None}
+    assert needed == {"redis", "mongodb"}
+    assert extras["all"] == [f"onceward[{','.join(name for name in extras if name in needed)}]"]
+
+
 def test_the_contracts_need_nothing_but_msgspec() -> None:
     code = (
         "before = set(sys.modules)\nimport onceward.contracts\n"

@@ -13,13 +13,15 @@ from onceward.benchmarks.environment import environment
 from onceward.benchmarks.measures import MEASURES, Measure
 from onceward.benchmarks.measures.footprint import measured
 from onceward.benchmarks.measures.measure import raw_again
-from onceward.benchmarks.measures.queue import claim
+from onceward.benchmarks.measures.queue import claim, claim_checkout
 from onceward.benchmarks.peers import Peer
 from onceward.benchmarks.records import (
+    BATCHING,
     FOOTPRINT,
     LENGTH,
     Absent,
     Broken,
+    Comparison,
     Footprint,
     Growth,
     Point,
@@ -33,6 +35,8 @@ from onceward.contracts import Runner
 
 #: Claims per lap against queues of a length: few, so that the shortest queue keeps its length.
 _CLAIMS_PER_LAP = 200
+#: What is claimed and checked out at a time, where that is compared with one by one.
+_BATCH = 100
 
 
 class Progress(Protocol):
@@ -52,6 +56,7 @@ class Plan:
     Attributes:
         lengths: queue lengths for the cost of a claim; fewer than two: it is left out.
         checkins: how many for the memory of a process; 0: it is left out.
+        batching: whether claim and check-out one by one are compared with a hundred at a time.
     """
 
     contestants: Sequence[Contestant]
@@ -59,6 +64,7 @@ class Plan:
     measures: Sequence[Measure] = MEASURES
     lengths: Sequence[int] = ()
     checkins: int = 0
+    batching: bool = False
     pace: Pace = field(default_factory=Pace)
     quick: bool = False
 
@@ -92,7 +98,7 @@ class Bench:
         yield environment(self.plan.pace, quick=self.plan.quick)
         for peer in self.plan.peers:
             if not peer.installed:
-                yield Absent(contestant=peer.name, install=f"pip install {peer.package}")
+                yield Absent(contestant=peer.name, install=peer.install)
         for name, part in self._parts():
             try:
                 yield from part()
@@ -106,6 +112,8 @@ class Bench:
     def _parts(self) -> Iterator[tuple[str, Callable[[], Iterator[Row]]]]:
         for measure in self.plan.measures:
             yield measure.name, partial(self._measure, measure)
+        for contestant in self.plan.contestants if self.plan.batching else ():
+            yield BATCHING, partial(self._batching, contestant)
         for contestant in self.plan.contestants if len(self.plan.lengths) > 1 else ():
             yield LENGTH, partial(self._length, contestant)
         # What a process keeps in memory does not depend on durability, so the last (quickest) of each kind will do.
@@ -118,27 +126,62 @@ class Bench:
             entrants = [
                 entrant for each in self.plan.contestants for entrant in self._side_by_side(measure, each, stack)
             ]
-            entrants += self._peers(measure, stack)
+            peers = list(self._peers(measure, stack))
+            entrants += [entrant for _, entrant in peers]
             rounds = self._rounds(measure.name, [entrant.lane for entrant in entrants], self.plan.pace)
             yield from results(measure.name, measure.title, entrants, rounds, complete=self.complete)
+            for contestant, peer in peers if rounds else ():
+                if contestant is not None:
+                    yield self._compared(measure.name, measure.title, contestant.name, peer.lane.name, rounds)
+
+    def _compared(self, name: str, title: str, lane: str, against: str, rounds: Sequence[Round]) -> Comparison:
+        ratio = ratios([each[lane].rate for each in rounds], [each[against].rate for each in rounds])
+        return Comparison(
+            measure=name,
+            title=title,
+            contestant=lane,
+            against=against,
+            ratio=ratio,
+            rounds=len(rounds),
+            complete=self.complete,
+        )
 
     def _side_by_side(self, measure: Measure, contestant: Contestant, stack: ExitStack) -> Iterator[Entrant]:
         """The contestant and its raw driver."""
         raw_name = f"{contestant.name}, raw" if contestant.raw else None
         task = measure.of_runner(stack.enter_context(contestant.fresh().open()), measure.batch)
-        yield _entrant(measure, contestant.name, Role.RUNNER, task, against=raw_name)
+        yield _entrant(measure, contestant.name, Role.RUNNER, task, against=raw_name, note=contestant.note)
         if contestant.raw and raw_name:
             raw = contestant.raw()
             stack.callback(raw.close)
             yield _entrant(measure, raw_name, Role.RAW, measure.of_raw(raw, measure.batch))
 
-    def _peers(self, measure: Measure, stack: ExitStack) -> Iterator[Entrant]:
+    def _peers(self, measure: Measure, stack: ExitStack) -> Iterator[tuple[Contestant | None, Entrant]]:
+        """Each peer once, with the contestant on whose server it is, if it needs one."""
         folder = self.plan.contestants[-1].folder
         for peer in self.plan.peers:
-            if peer.installed and measure.name in peer.entries:
-                task = peer.entries[measure.name](folder / f"{peer.package}-{measure.name}")
+            hosts = [each for each in self.plan.contestants if each.kind == peer.beside] if peer.beside else [None]
+            for host in hosts[:1] if peer.installed and measure.name in peer.entries else ():
+                place = host.server if host is not None else str(folder / f"{peer.package}-{measure.name}")
+                task = peer.entries[measure.name](place)
                 stack.callback(task.close)
-                yield _entrant(measure, peer.name, Role.PEER, task, note=peer.note)
+                yield host, _entrant(measure, peer.name, Role.PEER, task, note=peer.note)
+
+    def _batching(self, contestant: Contestant) -> Iterator[Row]:
+        """One by one and in batches in the same rounds, so that what a batch saves can be told."""
+        title, entrants = "claim + check-out", []
+        with ExitStack() as stack:
+            for batch in (1, _BATCH):
+                task = claim_checkout(stack.enter_context(contestant.fresh().open()), batch)
+                name = f"{contestant.name}, {'one by one' if batch == 1 else f'batches of {batch}'}"
+                entrants.append(
+                    Entrant(lane=Lane(name=name, task=task, batch=batch), contestant=name, role=Role.RUNNER)
+                )
+            one, many = (entrant.lane for entrant in entrants)
+            rounds = self._rounds(f"{BATCHING}, {contestant.name}", [one, many], self.plan.pace)
+            yield from results(BATCHING, title, entrants, rounds, complete=self.complete)
+            if rounds:
+                yield self._compared(BATCHING, title, many.name, one.name, rounds)
 
     def _length(self, contestant: Contestant) -> Iterator[Row]:
         """Queues of all lengths in the same rounds, so that their costs can be told apart from the machine's moods."""

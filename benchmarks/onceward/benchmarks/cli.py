@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from onceward.benchmarks.bench import Bench, Plan
-from onceward.benchmarks.contestants import DEFAULT_URLS, Contestant, contestants
+from onceward.benchmarks.contestants import DEFAULT_URLS, PRIVATE, Contestant, contestants
 from onceward.benchmarks.environment import load
 from onceward.benchmarks.measures import MEASURES
 from onceward.benchmarks.peers import PEERS
-from onceward.benchmarks.records import FOOTPRINT, LENGTH, Broken, End, Row, Standing, Verdict, encode
+from onceward.benchmarks.records import BATCHING, FOOTPRINT, LENGTH, Broken, End, Row, Standing, Verdict, encode
 from onceward.benchmarks.report import WIDTH, page, printed, text
 from onceward.benchmarks.rounds import Pace
 from onceward.benchmarks.verdicts import FULL_CHECKINS, FULL_LENGTH, verdicts
@@ -29,6 +29,7 @@ from onceward.contracts import StoreError
 _QUICK = Pace(rounds=7, seconds=0.03)
 _LENGTHS = (1_000, 10_000, 100_000, FULL_LENGTH)
 _QUICK_MOST = 100_000
+_NAMES = (*(measure.name for measure in MEASURES), BATCHING, LENGTH, FOOTPRINT)
 
 MISSED, COULD_NOT, INTERRUPTED = 1, 2, 130
 
@@ -36,7 +37,10 @@ MISSED, COULD_NOT, INTERRUPTED = 1, 2, 130
 def bench(
     urls: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[URL]...", help="Runners to measure; all embedded ones unless given."),
+        typer.Argument(
+            metavar="[URL]...",
+            help=f"Runners to measure; all embedded ones unless given. {', '.join(PRIVATE)}: on a server of our own.",
+        ),
     ] = None,
     peers: Annotated[bool, typer.Option("--peers", help="Other people's tools in the same rounds.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Shorter laps and queues, fewer rounds.")] = False,
@@ -77,22 +81,22 @@ class UnknownMeasure(Exception):
     """``--only`` names no measure."""
 
     def __init__(self, name: str) -> None:
-        known = ", ".join([*(measure.name for measure in MEASURES), LENGTH, FOOTPRINT])
+        known = ", ".join(_NAMES)
         super().__init__(f"--only {name!r} names no measure; there are: {known}")
 
 
 def _plan(found: Sequence[Contestant], *, peers: bool, quick: bool, only: Sequence[str], rounds: int | None) -> Plan:
-    names = [*(measure.name for measure in MEASURES), LENGTH, FOOTPRINT]
     for each in only:
-        if not any(name.startswith(each) for name in names):
+        if not any(name.startswith(each) for name in _NAMES):
             raise UnknownMeasure(each)
-    wanted = {name for name in names if not only or name.startswith(tuple(only))}
+    wanted = {name for name in _NAMES if not only or name.startswith(tuple(only))}
     pace = _QUICK if quick else Pace()
     lengths = [length for length in _LENGTHS if not quick or length <= _QUICK_MOST]
     return Plan(
         contestants=found,
         peers=PEERS if peers else (),
         measures=[measure for measure in MEASURES if measure.name in wanted],
+        batching=BATCHING in wanted,
         lengths=lengths if LENGTH in wanted else (),
         checkins=(_QUICK_MOST if quick else FULL_CHECKINS) if FOOTPRINT in wanted else 0,
         pace=pace if rounds is None else replace(pace, rounds=rounds),

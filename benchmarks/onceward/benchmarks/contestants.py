@@ -9,8 +9,9 @@ import itertools
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import parse_qsl, urlsplit
@@ -45,6 +46,9 @@ class Contestant:
         raw: the raw driver with the same durability, on a store of its own; None: ratios are left out.
         inside: the store lives in the process that uses it.
         folder: a place on the same disk, where peers may keep their files.
+        server: the URL of the server, where peers may use it too; "": there is none.
+        note: what a reader must know of the store to make sense of the figures.
+        close: removes what is left on the server.
     """
 
     name: str
@@ -53,6 +57,9 @@ class Contestant:
     folder: Path
     raw: Callable[[], Raw] | None = None
     inside: bool = False
+    server: str = ""
+    note: str = ""
+    close: Callable[[], object] = lambda: None
 
 
 Make: TypeAlias = Callable[[str, Path], Contestant]
@@ -86,13 +93,72 @@ def sqlite(url: str, folder: Path) -> Contestant:
     return Contestant(name=f"sqlite {synchronous}", kind="sqlite", fresh=fresh, folder=folder, raw=raw)
 
 
+def redis(url: str, folder: Path) -> Contestant:
+    """Fresh namespaces on one server, against redis-py; the namespaces are gone afterwards."""
+    from onceward.benchmarks import on_redis
+
+    note, used = on_redis.described(url), list[str]()
+
+    def fresh() -> Place:
+        used.append(_namespace())
+        return Place(url=url, namespace=used[-1])
+
+    return Contestant(
+        name="redis durable" if note.endswith("on") else "redis",
+        kind="redis",
+        fresh=fresh,
+        folder=folder,
+        raw=lambda: on_redis.RawRedis(url),
+        server=url,
+        note=note,
+        close=lambda: on_redis.forget(url, used),
+    )
+
+
+def mongodb(url: str, folder: Path) -> Contestant:
+    """Fresh namespaces in a database of our own, against pymongo; the database is gone afterwards."""
+    from onceward.benchmarks import on_mongodb
+
+    own = on_mongodb.fresh_database(url)
+    return Contestant(
+        name="mongodb",
+        kind="mongodb",
+        fresh=lambda: Place(url=own, namespace=_namespace()),
+        folder=folder,
+        raw=lambda: on_mongodb.RawMongo(own),
+        server=own,
+        note=on_mongodb.described(own),
+        close=lambda: on_mongodb.drop(own),
+    )
+
+
 def other(url: str, folder: Path) -> Contestant:
     """Any other store: fresh namespaces in it, and no raw driver known."""
     name = redacted(url)
     return Contestant(name=name, kind=name, fresh=lambda: Place(url=url, namespace=_namespace()), folder=folder)
 
 
-KINDS: Mapping[str, Make] = {"memory": memory, "sqlite": sqlite}
+KINDS: Mapping[str, Make] = {"memory": memory, "mongodb": mongodb, "redis": redis, "sqlite": sqlite}
+
+
+def _redis(*, durable: bool = False) -> AbstractContextManager[str]:
+    from onceward.benchmarks.on_redis import private
+
+    return private(durable=durable)
+
+
+def _mongodb() -> AbstractContextManager[str]:
+    from onceward.benchmarks.on_mongodb import private
+
+    return private()
+
+
+#: Words that may stand instead of a URL: a server of our own is started, and ended afterwards.
+PRIVATE: Mapping[str, Callable[[], AbstractContextManager[str]]] = {
+    "mongodb": _mongodb,
+    "redis": _redis,
+    "redis-durable": partial(_redis, durable=True),
+}
 
 
 def _namespace() -> str:
@@ -101,22 +167,39 @@ def _namespace() -> str:
 
 @contextmanager
 def contestants(urls: Sequence[str] = DEFAULT_URLS) -> Iterator[list[Contestant]]:
-    """The contestants for these URLs; their temporary files are gone afterwards.
+    """The contestants for these URLs; their temporary files and namespaces are gone afterwards.
 
-    A SQLite URL says on which disk and with which options to measure: files are made beside the one that it names,
-    which is itself left alone.
+    A word of ``PRIVATE`` instead of a URL means a server of our own. A SQLite URL says on which disk and with which
+    options to measure: files are made beside the one that it names, which is itself left alone.
 
     Raises:
-        StoreMisconfigured: a URL that no runner is for, or a folder that cannot be written to.
+        StoreMisconfigured: a URL that no runner is for, a folder that cannot be written to, or no such server here.
     """
     with ExitStack() as folders:
         found: list[Contestant] = []
-        for url in urls:
+        for word in urls:
+            url = folders.enter_context(_served(word)) if word in PRIVATE else word
             make_runner(url)  # its errors say what is wrong with the URL
             kind = runner_type(urlsplit(url).scheme).name
             folder = folders.enter_context(_folder(_disk(url) if kind == "sqlite" else None))
             found.append(_named_apart(KINDS.get(kind, other)(url, folder), found))
+            folders.callback(found[-1].close)
         yield found
+
+
+@contextmanager
+def _served(word: str) -> Iterator[str]:
+    """The URL of a server of our own."""
+    from onceward.conformance.servers.process import ServerMissing
+
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(PRIVATE[word]())
+        except ImportError as error:
+            raise StoreMisconfigured(f"{word}: {error}; pip install 'onceward[all]'") from error
+        except (ServerMissing, RuntimeError) as error:
+            raise StoreMisconfigured(f"{word}: {error}") from error
+        yield url
 
 
 def _disk(url: str) -> Path:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import itertools
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, TypeAlias, cast
 
+from onceward.benchmarks.measures.measure import LEASE
 from onceward.benchmarks.rounds import Task
 
-Entry: TypeAlias = Callable[[Path], Task]
+#: Seconds; as long as our own leases in these measures.
+_LEASE = LEASE.total_seconds()
+
+Entry: TypeAlias = Callable[[str], Task]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,24 +24,40 @@ class Peer:
     """A tool that does a part of what we do.
 
     Attributes:
-        package: what is imported, and installed from PyPI by that name.
-        entries: by the measure's name, how to make its task; the path is a file of its own that does not exist yet.
+        package: what is imported.
+        entries: by the measure's name, how to make its task; it is told a file of its own that does not exist yet, or
+            the URL of the server.
         note: what a reader must know to compare fairly.
+        beside: the kind of the contestants whose server it uses; "": it has files.
+        wheel: what is installed from PyPI, if it is called otherwise than the package.
     """
 
     name: str
     package: str
     entries: Mapping[str, Entry]
     note: str
+    beside: str = ""
+    wheel: str = ""
 
     @property
     def installed(self) -> bool:
         return importlib.util.find_spec(self.package) is not None
 
+    @property
+    def install(self) -> str:
+        """How to get it."""
+        return f"pip install {self.wheel or self.package}"
 
-class _FileLock(Protocol):
+
+class _Lock(Protocol):
     def acquire(self) -> object: ...
     def release(self) -> None: ...
+
+
+class _Redis(Protocol):
+    def lock(self, name: str, timeout: float) -> _Lock: ...
+    def delete(self, name: str) -> object: ...
+    def close(self) -> None: ...
 
 
 class _HueyStorage(Protocol):
@@ -46,27 +66,49 @@ class _HueyStorage(Protocol):
     def close(self) -> bool: ...
 
 
-def _filelock(path: Path) -> Task:
-    lock = cast(_FileLock, importlib.import_module("filelock").FileLock(path))
-
+def _lock_unlock(lock: _Lock, *, close: Callable[[], object] = lambda: None) -> Task:
     def step(_: int) -> None:
         lock.acquire()
         lock.release()
 
-    return Task(step)
+    return Task(step, close=close)
 
 
-def _huey(path: Path) -> _HueyStorage:
+def _filelock(path: str) -> Task:
+    return _lock_unlock(cast(_Lock, importlib.import_module("filelock").FileLock(path)))
+
+
+def _redis(url: str) -> _Redis:
+    return cast(_Redis, importlib.import_module("redis").Redis.from_url(url))
+
+
+def _redis_py_lock(url: str) -> Task:
+    client = _redis(url)
+    return _lock_unlock(client.lock(f"bench-{secrets.token_hex(6)}", timeout=_LEASE), close=client.close)
+
+
+def _python_redis_lock(url: str) -> Task:
+    client, name = _redis(url), f"bench-{secrets.token_hex(6)}"
+    lock = importlib.import_module("redis_lock").Lock(client, name, expire=int(_LEASE))
+
+    def close() -> None:
+        client.delete(f"lock-signal:{name}")  # it would stay for as long as the lease
+        client.close()
+
+    return _lock_unlock(cast(_Lock, lock), close=close)
+
+
+def _huey(path: str) -> _HueyStorage:
     module = importlib.import_module("huey.storage")
-    return cast(_HueyStorage, module.SqliteStorage("bench", filename=str(path), fsync=True, strict_fifo=True))
+    return cast(_HueyStorage, module.SqliteStorage("bench", filename=path, fsync=True, strict_fifo=True))
 
 
-def _huey_enqueue(path: Path) -> Task:
+def _huey_enqueue(path: str) -> Task:
     storage = _huey(path)
     return Task(lambda index: storage.enqueue(b"run %d" % index), close=storage.close)
 
 
-def _huey_dequeue(path: Path) -> Task:
+def _huey_dequeue(path: str) -> Task:
     storage = _huey(path)
     names = itertools.count()
 
@@ -87,6 +129,21 @@ PEERS = (
         package="filelock",
         entries={"lock-unlock": _filelock},
         note="no lease, no token, nothing written to the disk",
+    ),
+    Peer(
+        name="redis-py Lock",
+        package="redis",
+        entries={"lock-unlock": _redis_py_lock},
+        note="no token; after a lost reply it does not know its own lock",
+        beside="redis",
+    ),
+    Peer(
+        name="python-redis-lock",
+        package="redis_lock",
+        entries={"lock-unlock": _python_redis_lock},
+        note="no token; after a lost reply it does not know its own lock; wakes the next in line",
+        beside="redis",
+        wheel="python-redis-lock",
     ),
     Peer(
         name="huey, SQLite FULL",

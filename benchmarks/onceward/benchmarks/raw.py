@@ -12,6 +12,10 @@ from pathlib import Path
 class Raw(ABC):
     """A store reduced to one round trip: upsert, and tell the new token. Threads may share it."""
 
+    def create(self, key: str) -> None:
+        """A key that nobody used before has a row: the cheapest way to be the first."""
+        self.upsert((key,))
+
     @abstractmethod
     def upsert(self, keys: Sequence[str]) -> list[int]:
         """Every key has a row, with a token one larger than before; all of them in one round trip."""

@@ -12,6 +12,8 @@ from onceward.benchmarks.stats import Spread
 
 #: The measures that are no rounds of one lane per contestant: claims against queue length, memory of a process.
 LENGTH, FOOTPRINT = "claim-length", "footprint"
+#: Claim and check-out one by one and a hundred at a time, in the same rounds.
+BATCHING = "claim-checkout"
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
@@ -83,6 +85,18 @@ class Growth(Row, frozen=True, kw_only=True, tag="growth"):
     complete: bool = True
 
 
+class Comparison(Row, frozen=True, kw_only=True, tag="comparison"):
+    """How many times the rate of ``against`` the contestant's is, in the same rounds."""
+
+    measure: str
+    title: str
+    contestant: str
+    against: str
+    ratio: Spread
+    rounds: int
+    complete: bool = True
+
+
 class Point(msgspec.Struct, frozen=True, array_like=True):
     """So many check-ins done, so many bytes of the process resident."""
 
@@ -147,7 +161,7 @@ class End(Row, frozen=True, kw_only=True, tag="end"):
     complete: bool
 
 
-AnyRow: TypeAlias = Environment | Result | Growth | Footprint | Absent | Broken | Verdict | End
+AnyRow: TypeAlias = Environment | Result | Comparison | Growth | Footprint | Absent | Broken | Verdict | End
 
 
 def encode(row: Row) -> str:

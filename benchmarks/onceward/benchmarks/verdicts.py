@@ -3,26 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
-from onceward.benchmarks.records import Footprint, Growth, Result, Role, Row, Standing, Verdict
+from onceward.benchmarks.records import (
+    BATCHING,
+    Comparison,
+    Footprint,
+    Growth,
+    Result,
+    Role,
+    Row,
+    Standing,
+    Verdict,
+)
 
-LEAST_RATIO = 0.5
 MOST_GROWTH = 1.5
 FULL_LENGTH = 1_000_000
 FULL_CHECKINS = 1_000_000
 #: "Flat": the process is at most so many times as large at the end as it was half-way, when caches are long full.
 MOST_SWELLING = 1.05
 
-RATIO = "SQLite check-in against the raw upsert"
 FLAT_CLAIM = "cost of a claim, longest queue against shortest"
 FLAT_MEMORY = "memory of the process, end against half-way"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A rate that is to be so many times another one in the same rounds.
+
+    Attributes:
+        kind: what the names of its contestants begin with.
+        against: with what they are compared; "": with the raw driver.
+    """
+
+    title: str
+    kind: str
+    measure: str
+    least: float
+    against: str = ""
+
+
+RATIO = Target("SQLite check-in against the raw upsert", "sqlite", "checkin-new", 0.5)
+#: What the raw drivers do is told in ``on_redis`` and ``on_mongodb``.
+TARGETS = (
+    RATIO,
+    Target("Redis check-in against redis-py's SET NX", "redis", "checkin-new", 1.0),
+    Target("Redis check-in, 16 threads, against redis-py's SET NX", "redis", "checkin-new-16-threads", 2.5),
+    Target("Redis lock + unlock against redis-py's Lock", "redis", "lock-unlock", 1.3, "redis-py Lock"),
+    Target("MongoDB check-in against a bare upsert", "mongodb", "checkin-new", 0.95),
+    Target("MongoDB check-in, 16 threads, against bare upserts", "mongodb", "checkin-new-16-threads", 2.0),
+    Target("MongoDB claim + check-out by the hundred against one by one", "mongodb", BATCHING, 10.0, "mongodb"),
+)
 
 
 def verdicts(rows: Sequence[Row]) -> list[Verdict]:
     """One per target and contestant; a target that nobody was measured for stands there as such."""
     found = [*_ratios(rows), *_growth(rows), *_memory(rows)]
     bounds = {
-        RATIO: f"at least {LEAST_RATIO}",
+        **{target.title: f"at least {target.least:g}" for target in TARGETS},
         FLAT_CLAIM: f"less than {MOST_GROWTH}",
         FLAT_MEMORY: f"at most {MOST_SWELLING}",
     }
@@ -35,23 +73,27 @@ def verdicts(rows: Sequence[Row]) -> list[Verdict]:
     return [*found, *missing]
 
 
-def _ratios(rows: Iterable[Row]) -> Iterator[Verdict]:
-    for row in rows:
-        if (
-            isinstance(row, Result)
-            and row.measure == "checkin-new"
-            and row.role is Role.RUNNER
-            and row.contestant.startswith("sqlite")
-            and row.ratio is not None
-        ):
+def _ratios(rows: Sequence[Row]) -> Iterator[Verdict]:
+    for target in TARGETS:
+        for row in rows:
+            if not isinstance(row, Result | Comparison) or not _concerns(target, row) or row.ratio is None:
+                continue
             yield Verdict(
-                target=RATIO,
+                target=target.title,
                 contestant=row.contestant,
                 measured=row.ratio.median,
-                bound=f"at least {LEAST_RATIO}",
-                standing=_standing(row.ratio.median >= LEAST_RATIO, whole=row.complete),
+                bound=f"at least {target.least:g}",
+                standing=_standing(row.ratio.median >= target.least, whole=row.complete),
                 note=f"{row.rounds} rounds",
             )
+
+
+def _concerns(target: Target, row: Result | Comparison) -> bool:
+    if row.measure != target.measure or not row.contestant.startswith(target.kind):
+        return False
+    if isinstance(row, Comparison):
+        return bool(target.against) and row.against.startswith(target.against)
+    return not target.against and row.role is Role.RUNNER
 
 
 def _growth(rows: Iterable[Row]) -> Iterator[Verdict]:

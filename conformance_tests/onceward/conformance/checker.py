@@ -188,6 +188,20 @@ def _justified_refusals(report: Report, resource: str, ops: Sequence[Op], held: 
         report.look("L6", justified, resource, message, op)
 
 
+def _late_copies(report: Report, resource: str, ops: Sequence[Op], held: Sequence[Hold]) -> None:
+    """Whoever was told that its own hold is over already had sent the request before, and it can be over."""
+    own = {hold.request: hold for hold in held}
+    for op in ops:
+        if op.kind is not Kind.LOCK or op.outcome is not Outcome.LOST:
+            continue
+        others = [other for other in own[op.request].ops if other is not op] if op.request in own else []
+        earlier = holds(others, report.slack)
+        gave_back = any(other.kind.ends and other.inv < op.ret for other in others)
+        possible = bool(earlier) and (gave_back or op.ret >= max(hold.ended for hold in earlier))
+        message = f"{op.client} was told that its request is late, though it was not held before, or is held still"
+        report.look("L6", possible, resource, message, op, *others)
+
+
 def _two_latest(held: Sequence[Hold]) -> list[tuple[Hold, ...]]:
     """For each prefix of the holds, the two that can have lasted longest: one of them is not the asker's own."""
     tops: list[tuple[Hold, ...]] = []
@@ -299,6 +313,7 @@ _CHECKS: tuple[Callable[[Report, str, Sequence[Op], Sequence[Hold]], None], ...]
     _token_order,
     _exclusive,
     _justified_refusals,
+    _late_copies,
     _truthful_loss,
     _no_stale_write,
     _one_checkout,

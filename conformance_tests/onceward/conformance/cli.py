@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from onceward.conformance.disturb import Faults
 from onceward.contracts import StoreError
 from onceward.runners.factory import open_runner
 from onceward.toolkit.cli.answers import Exit, answering, complain
@@ -36,6 +37,9 @@ def conform(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write certificate.json, report.txt and report.html there.")
     ] = None,
+    faults: Annotated[
+        Faults, typer.Option(help="What is done on the way to a server: messages are lost, late and repeated; or none.")
+    ] = Faults.MESSAGES,
     as_json: JsonOption = False,
 ) -> Exit:
     """Prove (or disprove) that a store keeps its promises.
@@ -52,7 +56,7 @@ def conform(
     except StoreError as error:
         complain(error)
         return Exit.USAGE
-    certificate = _examined(harness, profiles=profile, budget=time, seed=seed, out=out)
+    certificate = _examined(harness, profiles=profile, budget=time, seed=seed, out=out, faults=faults)
     if as_json:
         typer.echo(certificate.as_json())
     else:
@@ -72,7 +76,13 @@ def _openable(target: str) -> None:
 
 
 def _examined(
-    harness: Harness, *, profiles: Sequence[str] | None, budget: timedelta, seed: int | None, out: Path | None
+    harness: Harness,
+    *,
+    profiles: Sequence[str] | None,
+    budget: timedelta,
+    seed: int | None,
+    out: Path | None,
+    faults: Faults,
 ) -> Certificate:
     """The certificate; while it is made, stderr shows how far it is, if that is a terminal."""
     from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -89,4 +99,6 @@ def _examined(
                 tasks[property_id] = display.add_task(property_id, total=1.0)
             display.update(tasks[property_id], completed=fraction)
 
-        return run_suite(harness, profiles=profiles, budget=budget, seed=seed, out=out, progress=show)
+        return run_suite(
+            harness, profiles=profiles, budget=budget, seed=seed, out=out, progress=show, faults=faults
+        )

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -70,8 +70,15 @@ def eager_switching() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
-def run_threads(harness: Harness, runner: Runner, cast: Cast) -> Episode:
-    """Each client is a thread, with a client of the store of its own where the harness makes one."""
+def at_once() -> None:
+    """Nothing has to be done before clients begin."""
+
+
+def run_threads(harness: Harness, runner: Runner, cast: Cast, *, begin: Callable[[], None] = at_once) -> Episode:
+    """Each client is a thread, with a client of the store of its own where the harness makes one.
+
+    ``begin`` is called when all have opened it.
+    """
     barrier = threading.Barrier(cast.clients)
     register: Register = ThreadRegister()
     runners = [runner if index == 0 else _own(harness, runner) for index in range(cast.clients)]
@@ -95,6 +102,7 @@ def run_threads(harness: Harness, runner: Runner, cast: Cast) -> Episode:
             crashes.append(error)
 
     threads = [threading.Thread(target=play, args=(index,), daemon=True) for index in range(cast.clients)]
+    begin()
     with eager_switching():
         for thread in threads:
             thread.start()
@@ -200,8 +208,10 @@ class Child:
                     pipe.close()
 
 
-def run_processes(opening: Opening, cast: Cast, folder: Path, nemesis: Nemesis) -> Episode:
-    """Each client is a process of its own, which the nemesis may stop or kill."""
+def run_processes(
+    opening: Opening, cast: Cast, folder: Path, nemesis: Nemesis, *, begin: Callable[[], None] = at_once
+) -> Episode:
+    """Each client is a process of its own, which the nemesis may stop or kill; ``begin`` as for threads."""
     children = [
         Child(
             Role(
@@ -220,6 +230,7 @@ def run_processes(opening: Opening, cast: Cast, folder: Path, nemesis: Nemesis) 
     try:
         for child in children:
             child.wait_ready()
+        begin()
         for child in children:
             child.go()
         nemesis.torment([child.process for child in children], cast.lease)

@@ -28,6 +28,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
+from urllib.parse import urlsplit, urlunsplit
 
 from onceward.contracts import InvalidRequest, Lease, Renewal, Runner, StoreMisconfigured
 from onceward.contracts.records import Record
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from onceward.runners.clock import ManualClock
 
 _SECRET = re.compile("pass|secret|token|auth|key", re.IGNORECASE)
+
+#: Stores whose messages a proxy can tell apart: how they talk, and their usual port.
+_DIALECTS = {"redis": ("resp", 6379), "mongodb": ("mongo", 27017)}
 
 SHORTEST_WAIT = timedelta(milliseconds=40)
 
@@ -67,6 +71,14 @@ class Opening(Record, frozen=True, kw_only=True):
         from onceward.runners.factory import open_runner
 
         return open_runner(self.url, namespace=self.namespace)
+
+
+class Server(Record, frozen=True, kw_only=True):
+    """Where a server listens, in the clear, and how it talks: ``resp``, ``mongo``, or ``whole`` (anything else)."""
+
+    host: str
+    port: int
+    dialect: str = "whole"
 
 
 class Harness(ABC):
@@ -126,6 +138,14 @@ class Harness(ABC):
     def restart(self) -> bool:
         """The store's server was stopped hard and started again; False: this harness cannot."""
         return False
+
+    def server(self) -> Server | None:
+        """Where the store's server listens, so that a proxy can stand before it; None: there is none, or it cannot."""
+        return None
+
+    def through(self, address: tuple[str, int]) -> Harness | None:
+        """A harness of the same store whose openings reach the server by that address; None: it cannot."""
+        return None
 
     def close(self) -> None:
         """Nothing of the harness is left."""
@@ -231,6 +251,23 @@ class UrlHarness(Harness):
 
     def opening(self, runner: Runner) -> Opening | None:
         return self._opening(runner.namespace) if runner.lifecycle.traits.shared else None
+
+    def server(self) -> Server | None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in _DIALECTS or not parts.hostname or "," in parts.netloc or "tls=true" in parts.query:
+            return None
+        dialect, port = _DIALECTS[parts.scheme]
+        return Server(host=parts.hostname, port=parts.port or port, dialect=dialect)
+
+    def through(self, address: tuple[str, int]) -> Harness | None:
+        parts = urlsplit(self.url)
+        user, at, _ = parts.netloc.rpartition("@")
+        netloc = f"{user}{at}{address[0]}:{address[1]}"
+        options = [part for part in parts.query.split("&") if part]
+        if parts.scheme == "mongodb":  # else the driver asks the replica set for its members, and goes round the proxy
+            options = [part for part in options if not part.startswith(("replicaSet=", "directConnection="))]
+            options.append("directConnection=true")
+        return UrlHarness(urlunsplit(parts._replace(netloc=netloc, query="&".join(options))))
 
     def _opening(self, namespace: str) -> Opening:
         return Opening(url=self.url, namespace=namespace)

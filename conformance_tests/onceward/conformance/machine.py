@@ -38,7 +38,7 @@ _SUPPRESSED = (
 )
 
 
-def case_settings(*, cases: int, steps: int = 50) -> settings:
+def case_settings(*, cases: int, steps: int = 50, shrink: bool = True) -> settings:
     """How Hypothesis is to work: seeded, without a database, without clocks, and without words of its own."""
     return settings(
         max_examples=cases,
@@ -49,7 +49,7 @@ def case_settings(*, cases: int, steps: int = 50) -> settings:
         print_blob=False,
         report_multiple_bugs=False,
         verbosity=Verbosity.quiet,
-        phases=(Phase.generate, Phase.shrink),
+        phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
         suppress_health_check=_SUPPRESSED,
     )
 
@@ -87,9 +87,11 @@ def _without_files() -> Iterator[None]:
             set_hypothesis_home_dir(None)
 
 
-def explore(machine: Callable[[Trial], RuleBasedStateMachine], *, cases: int, steps: int) -> Experiment:
+def explore(
+    machine: Callable[[Trial], RuleBasedStateMachine], *, cases: int, steps: int, shrink: bool = True
+) -> Experiment:
     """An experiment of so many cases, each of up to so many operations; a failure is shrunk to its shortest form."""
-    how = case_settings(cases=cases, steps=steps)
+    how = case_settings(cases=cases, steps=steps, shrink=shrink)
 
     def experiment(trial: Trial) -> None:
         @seed(trial.seed)

@@ -8,10 +8,12 @@ from onceward.conformance.properties import (
     checkin,
     configs,
     crashes,
+    cuts,
     durable,
     histories,
     inputs,
     locks,
+    messages,
     queue,
     races,
     traits,
@@ -55,12 +57,22 @@ PROFILES: Mapping[str, tuple[Property, ...]] = {
         durable.KILL,
         traits.TRAITS,
     ),
+    "messages": (
+        messages.LOCK,
+        messages.CHECKIN,
+        messages.CLAIM,
+        cuts.CUTS_EVERYWHERE,
+    ),
 }
 
 
-def fitting(of_store: Traits) -> tuple[str, ...]:
-    """The profiles that a store with these traits can be asked for at all."""
-    return tuple(name for name, members in PROFILES.items() if not any(member.missing(of_store) for member in members))
+def fitting(of_store: Traits, *, networked: bool = False) -> tuple[str, ...]:
+    """The profiles that a store with these traits, behind a network or not, can be asked for at all."""
+    return tuple(
+        name
+        for name, members in PROFILES.items()
+        if not any(member.missing(of_store, networked=networked) for member in members)
+    )
 
 
 def properties_of(profiles: Sequence[str]) -> tuple[Property, ...]:

@@ -22,6 +22,7 @@ class Property:
         statement: the promise in one sentence.
         guarantees: ids (see ``STATEMENTS``) that every run must evaluate at least once, or it counts as not executed.
         needs: names of traits that a store must have for the promise to be asked of it.
+        network: only stores whose server can be reached through a proxy are asked.
         experiment: one round.
         weight: its share of the time, compared with others.
     """
@@ -31,10 +32,13 @@ class Property:
     guarantees: tuple[str, ...]
     experiment: Experiment
     needs: tuple[str, ...] = ()
+    network: bool = False
     weight: float = 1.0
 
-    def missing(self, traits: Traits) -> str | None:
+    def missing(self, traits: Traits, *, networked: bool = False) -> str | None:
         """Why the property is not asked of such a store; None: it is."""
+        if self.network and not networked:
+            return "needs a server that a proxy can stand before, and faults in messages allowed"
         lacking = [name for name in self.needs if not getattr(traits, name)]
         return f"needs the trait {' and '.join(lacking)}" if lacking else None
 
@@ -62,6 +66,7 @@ STATEMENTS = {
     "L4": "A counter guarded by a lock and its token loses no update.",
     "L6": "A refusal is justified by somebody else's hold.",
     "L7": "A holder is told that it lost only what it can have lost.",
+    "O1": "Done, not done and unknown are told apart: unavailable is never done, unknown is only what was sent.",
     "P1": "Payloads, results and configurations come back as they went in.",
     "R1": "Refused requests leave nothing that grows.",
     "T1": "The store has the traits that it declares.",

@@ -49,7 +49,9 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     try:
         harness = load_target(target)
         runner = harness.timed_runner()
-        profiles = config.getoption("--onceward-profile") or fitting(runner.lifecycle.traits)
+        profiles = config.getoption("--onceward-profile") or fitting(
+            runner.lifecycle.traits, networked=harness.server() is not None
+        )
         runner.close()
         members = properties_of(profiles)
     except (InvalidRequest, StoreMisconfigured) as error:

@@ -6,8 +6,9 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -17,6 +18,9 @@ from onceward.contracts import OncewardError, OutcomeUnknown, StoreUnavailable
 from onceward.contracts.records import Record
 
 T = TypeVar("T")
+
+#: So often a client sends a request before it leaves its outcome open.
+SENDS = 4
 
 
 class Recorder(Protocol):
@@ -105,6 +109,13 @@ def read_lines(path: Path) -> ListRecorder:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Sent(Generic[T]):
+    """A request of which it is known what it did; ``answer`` None: it failed."""
+
+    answer: T | None
+
+
 class Scribe:
     """Sends requests for one client and writes down what became of them."""
 
@@ -118,19 +129,33 @@ class Scribe:
         return self.send_batch([op], call, lambda ops, answer: [read(ops[0], answer)])
 
     def send_batch(self, ops: list[Op], call: Callable[[], T], read: Callable[[list[Op], T], list[Op]]) -> T | None:
-        """Like ``send`` for a request that is about several resources; ``read`` may answer with other operations."""
+        """Like ``send`` for a request that is about several resources; ``read`` may answer with other operations.
+
+        What has an unknown outcome is sent again, a few times: an operation of its own, since the same began earlier.
+        """
+        first = time.monotonic()
+        for _ in range(SENDS):
+            sent = self._once([replace(op, inv=first) for op in ops], call, read)
+            if sent is not None:
+                return sent.answer
+        return None
+
+    def _once(
+        self, ops: list[Op], call: Callable[[], T], read: Callable[[list[Op], T], list[Op]]
+    ) -> Sent[T] | None:
+        """What came of sending it once; None: it is not known what the request did."""
         numbers = [self._next() for _ in ops]
-        inv = time.monotonic()
-        ops = [replace(op, inv=inv, ret=NEVER, outcome=Outcome.UNKNOWN) for op in ops]
+        ops = [replace(op, ret=NEVER, outcome=Outcome.UNKNOWN) for op in ops]
         for number, op in zip(numbers, ops, strict=True):
             self.recorder.begin(number, op)
         answer: T | None = None
+        known = True
         try:
             answer = call()
         except StoreUnavailable:
             done = [replace(op, outcome=Outcome.FAILED) for op in ops]
         except OutcomeUnknown:
-            done = ops
+            known, done = False, ops
         except Exception as error:
             kind = "A1" if isinstance(error, OncewardError) else "G16"
             self.recorder.broken(f"{kind}|{ops[0].kind.value} raised {type(error).__name__}: {error}")
@@ -141,7 +166,7 @@ class Scribe:
         numbers += [self._next() for _ in done[len(numbers) :]]
         for number, op in zip(numbers, done, strict=False):
             self.recorder.end(number, replace(op, ret=ret))
-        return answer
+        return Sent(answer) if known else None
 
     def _next(self) -> int:
         self._number += 1

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from onceward.conformance.certificate import SUITE_VERSION, Certificate, Result, Verdict, Violation
+from onceward.conformance.disturb import Faults
 from onceward.conformance.harness import Harness
 from onceward.conformance.profiles import PROFILES, fitting, profile_of, properties_of
 from onceward.conformance.property import STATEMENTS, Property
@@ -44,6 +45,7 @@ def run_suite(
     out: Path | None = None,
     progress: ProgressCallback = silent,
     excused: Mapping[str, str] | None = None,
+    faults: Faults = Faults.MESSAGES,
 ) -> Certificate:
     """The certificate of the store behind ``harness``; never raises for what the store does.
 
@@ -58,6 +60,7 @@ def run_suite(
         out: folder for certificate.json, report.txt and report.html; None: nothing is written.
         progress: called with a property's id and how far it is, from 0 to 1.
         excused: properties that are not to be run, with the reason; the report shows it, and it is never a pass.
+        faults: what is done to messages, where the harness knows the server's address.
 
     Raises:
         InvalidRequest: there is no such profile.
@@ -75,8 +78,9 @@ def run_suite(
             base, problem=problem, profiles=dict.fromkeys(profiles or (), False), seconds=time.monotonic() - began
         )
     else:
-        asked = tuple(profiles) if profiles is not None else fitting(traits)
-        examination = Examination(harness, traits, asked, chosen, began + budget.total_seconds(), progress)
+        asked = tuple(profiles) if profiles is not None else fitting(traits, networked=_networked(harness, faults))
+        end = began + budget.total_seconds()
+        examination = Examination(harness, traits, asked, chosen, end, progress, faults)
         results = examination.run(excused or {})
         certificate = msgspec.structs.replace(
             base,
@@ -127,6 +131,11 @@ def _smoke(harness: Harness) -> tuple[Traits, Mapping[str, str | int | float | b
         runner.close()
 
 
+def _networked(harness: Harness, faults: Faults) -> bool:
+    """Messages can be disturbed, and are to be."""
+    return faults is Faults.MESSAGES and harness.server() is not None
+
+
 def _conforms(profile: str, results: Sequence[Result]) -> bool:
     held = {result.id for result in results if result.verdict is Verdict.HOLDS}
     return all(member.id in held for member in PROFILES[profile])
@@ -162,6 +171,7 @@ class Examination:
     seed: int
     end: float
     progress: ProgressCallback
+    faults: Faults = Faults.MESSAGES
     probed: dict[str, str] = field(default_factory=dict)
 
     def run(self, excused: Mapping[str, str]) -> tuple[Result, ...]:
@@ -178,13 +188,13 @@ class Examination:
 
     def one(self, member: Property, share: float, excuse: str | None = None) -> Result:
         """The property was run for its share of the time."""
-        missing = member.missing(self.traits)
+        missing = member.missing(self.traits, networked=_networked(self.harness, self.faults))
         if missing is not None:
             return Result(id=member.id, statement=member.statement, verdict=Verdict.SKIPPED, reason=missing)
         if excuse is not None:
             return Result(id=member.id, statement=member.statement, verdict=Verdict.EXCUSED, reason=excuse)
         began = time.monotonic()
-        trial = Trial(self.harness, self.traits, Tally())
+        trial = Trial(self.harness, self.traits, Tally(), messages=self.faults)
         trial.tick = lambda: self.progress(member.id, min(0.99, (time.monotonic() - began) / max(share, 0.01)))
         verdict, reason, rounds = self._rounds(member, trial, began + share)
         self.probed.update(trial.probed)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from onceward.conformance.disturb import Faults
 from onceward.conformance.harness import Harness
 from onceward.conformance.verdicts import OutOfTime, Tally, Violated, attribute
 from onceward.contracts import Traits
@@ -32,6 +33,7 @@ class Trial:
     Attributes:
         seed: decides every draw of the round.
         until: monotonic time after which no further case is begun; None: the round is run to its end.
+        messages: what is to be done to messages in concurrent histories.
         faults: what was done to clients and stores, by name, counted when it really happened.
         over: the time was up in the middle of a round.
         probed: traits that were tried out, and what was found.
@@ -41,6 +43,7 @@ class Trial:
     traits: Traits
     tally: Tally
     seed: int = 0
+    messages: Faults = Faults.MESSAGES
     until: float | None = None
     cases: int = 0
     operations: int = 0

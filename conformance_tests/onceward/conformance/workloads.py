@@ -216,7 +216,7 @@ def _read_claim(ops: list[Op], runs: Sequence[Run]) -> list[Op]:
 def _read_lock(op: Op, answer: LockAnswer) -> Op:
     if answer.acquired and answer.lease is not None:
         return replace(op, outcome=Outcome.GRANTED, token=answer.lease.token)
-    return replace(op, outcome=Outcome.REFUSED)
+    return replace(op, outcome=Outcome.LOST if answer.lease is None else Outcome.REFUSED)
 
 
 def _read_flag(op: Op, done: bool) -> Op:

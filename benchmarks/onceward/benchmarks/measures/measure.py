@@ -54,7 +54,7 @@ def expect(right: bool, what: str) -> None:
 def raw_fresh(raw: Raw, batch: int) -> Task:
     """One round trip that makes new rows."""
     if batch == 1:
-        return Task(lambda index: raw.upsert((f"new-{index}",)))
+        return Task(lambda index: raw.create(f"new-{index}"))
     return Task(lambda index: raw.upsert([f"new-{index}-{item}" for item in range(batch)]))
 
 

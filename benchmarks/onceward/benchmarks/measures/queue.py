@@ -109,6 +109,17 @@ def check_out(runner: Runner, batch: int) -> Task:
     return Task(step, prepare=prepare)
 
 
+def claim_checkout(runner: Runner, batch: int) -> Task:
+    """Claims of due runs, and their check-outs."""
+    queue = Queue(runner)
+
+    def step(_: int) -> None:
+        queue.take(batch)
+        queue.settle()
+
+    return Task(step, prepare=lambda indexes: queue.fill(len(indexes) * batch))
+
+
 QUEUE = (
     Measure(name="submit-1", title="submit", of_runner=submit, of_raw=raw_fresh),
     Measure(name="submit-100", title="submit", of_runner=submit, of_raw=raw_fresh, batch=100),

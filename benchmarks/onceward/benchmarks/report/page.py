@@ -6,7 +6,19 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
-from onceward.benchmarks.records import LENGTH, Absent, Broken, End, Environment, Footprint, Result, Role, Row, Verdict
+from onceward.benchmarks.records import (
+    LENGTH,
+    Absent,
+    Broken,
+    Comparison,
+    End,
+    Environment,
+    Footprint,
+    Result,
+    Role,
+    Row,
+    Verdict,
+)
 from onceward.benchmarks.report import wording
 from onceward.benchmarks.report.plots import Dot, dots, lines
 from onceward.benchmarks.report.tables import of
@@ -53,6 +65,8 @@ def _parts(rows: Sequence[Row]) -> Iterator[str]:
         yield from _paragraphs([wording.EXPLAINED])
         yield '<p><b class="runner">● Onceward</b> <b class="raw">● raw driver</b> <b class="peer">● peer</b></p>'
         yield from _rate_plots([row for row in results if row.measure != LENGTH])
+    if comparisons := of(Comparison, rows):
+        yield "<h2>In the same rounds</h2>" + _comparisons(comparisons)
     yield from _length_plot(results)
     yield from _memory_plot([row for row in of(Footprint, rows) if not row.inside])
     if results:
@@ -100,6 +114,16 @@ def _verdicts(verdicts: Sequence[Verdict]) -> str:
         for row in verdicts
     )
     return f"<table><tr><th>target<th>contestant<th>measured<th>verdict</tr>{''.join(cells)}</table>"
+
+
+def _comparisons(rows: Sequence[Comparison]) -> str:
+    cells = (
+        f"<tr><td>{escape(row.title + wording.unfinished(row))}</td><td>{escape(row.contestant)}</td>"
+        f"<td>{escape(row.against)}</td>"
+        f'<td class="figure">{escape(wording.ratio(row.ratio))} times as fast</td></tr>'
+        for row in rows
+    )
+    return f"<table><tr><th>measure<th>contestant<th>against<th>measured</tr>{''.join(cells)}</table>"
 
 
 def _figures(results: Sequence[Result]) -> str:

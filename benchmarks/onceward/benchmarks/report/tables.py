@@ -15,6 +15,7 @@ from rich.table import Table
 from onceward.benchmarks.records import (
     Absent,
     Broken,
+    Comparison,
     End,
     Environment,
     Footprint,
@@ -64,6 +65,8 @@ def _parts(rows: Sequence[Row]) -> Iterator[RenderableType]:
     if results := of(Result, rows):
         yield _results(results)
         yield escape(wording.EXPLAINED)
+    if comparisons := of(Comparison, rows):
+        yield _comparisons(comparisons)
     if any(isinstance(row, Growth | Footprint) for row in rows):
         yield _long_runs(rows)
     for note in dict.fromkeys(f"{row.contestant}: {row.note}" for row in results if row.note):
@@ -99,6 +102,14 @@ def _results(results: Sequence[Result]) -> Table:
 
 def _heading(row: Result) -> str:
     return wording.measure(row) + wording.unfinished(row)
+
+
+def _comparisons(rows: Sequence[Comparison]) -> Table:
+    table = _table("in the same rounds", "contestant", "against", "measured")
+    for row in rows:
+        what = row.title + wording.unfinished(row)
+        table.add_row(what, escape(row.contestant), escape(row.against), f"{wording.ratio(row.ratio)} times as fast")
+    return table
 
 
 def _long_runs(rows: Sequence[Row]) -> Table:

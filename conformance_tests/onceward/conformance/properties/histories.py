@@ -6,12 +6,15 @@ import random
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 from onceward.conformance.checker import Finding, Judgement, judge
 from onceward.conformance.clients import Cast, Episode, run_processes, run_threads
 from onceward.conformance.diagram import lanes, lines, shown
+from onceward.conformance.faults.soak import disturbed
+from onceward.conformance.harness import Harness
 from onceward.conformance.history import Kind, Outcome
 from onceward.conformance.nemesis import Nemesis
 from onceward.conformance.property import Experiment, Property
@@ -57,7 +60,9 @@ def _episode(trial: Trial, workload: str, *, processes: bool, limited: bool, ord
     )
     try:
         before = _backlog(trial, runner, lease) if ordered else None
-        episode = _in_processes(trial, runner, cast) if processes else run_threads(trial.harness, runner, cast)
+        with disturbed(trial, runner.namespace, lease) as (harness, begin):
+            play = _in_processes if processes else _in_threads
+            episode = play(harness, runner, cast, begin)
         if before is not None:
             episode.history[:0] = before.history
         trial.faults.update(episode.faults)
@@ -72,13 +77,23 @@ def _episode(trial: Trial, workload: str, *, processes: bool, limited: bool, ord
         runner.close()
 
 
-def _in_processes(trial: Trial, runner: Runner, cast: Cast) -> Episode:
-    opening = trial.harness.opening(runner)
+def _in_threads(harness: Harness, runner: Runner, cast: Cast, begin: Callable[[], None]) -> Episode:
+    opening = harness.opening(runner)
+    first = runner if opening is None else opening.open()
+    try:
+        return run_threads(harness, first, cast, begin=begin)
+    finally:
+        if first is not runner:
+            first.close()
+
+
+def _in_processes(harness: Harness, runner: Runner, cast: Cast, begin: Callable[[], None]) -> Episode:
+    opening = harness.opening(runner)
     if opening is None:
         raise CouldNotRun("the store says that processes may share it, but the harness has no opening() for them")
     with tempfile.TemporaryDirectory(prefix="onceward-clients-") as folder:
         nemesis = Nemesis(cast.seed, kills=cast.clients // 2, pauses=2)
-        return run_processes(opening, cast, Path(folder), nemesis)
+        return run_processes(opening, cast, Path(folder), nemesis, begin=begin)
 
 
 def _no_problems(trial: Trial, episode: Episode) -> None:

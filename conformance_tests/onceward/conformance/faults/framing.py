@@ -1,0 +1,140 @@
+"""Where one message ends and the next begins, for the proxy: it needs to know no more of a store's protocol."""
+
+from __future__ import annotations
+
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One message.
+
+    Attributes:
+        number: the same for a request and its reply, within one connection; None: a reply that nobody asked for.
+        answered: a reply to it will come.
+    """
+
+    data: bytes
+    number: int | None
+    answered: bool = True
+
+
+class Framer(ABC):
+    """Cuts the bytes of one direction of one connection into messages."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._count = 0
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """The messages that these bytes complete."""
+        self._buffer += data
+        frames: list[Frame] = []
+        while self._buffer and (end := self._end()) is not None:
+            message = bytes(self._buffer[:end])
+            del self._buffer[:end]
+            frames.append(self._frame(message))
+        return frames
+
+    @abstractmethod
+    def _end(self) -> int | None:
+        """The length of the first message in the buffer; None: it is not complete."""
+
+    def _frame(self, data: bytes) -> Frame:
+        """By default the n-th request is answered by the n-th reply."""
+        self._count += 1
+        return Frame(data, self._count)
+
+
+class Whole(Framer):
+    """What arrives together is one message: for protocols that the proxy does not know, one request at a time."""
+
+    def _end(self) -> int | None:
+        return len(self._buffer)
+
+
+class Resp(Framer):
+    """The protocol of Redis, versions 2 and 3, inline commands too; what a server pushes answers nothing."""
+
+    def _end(self) -> int | None:
+        at, left = 0, 1
+        while left:
+            line = self._buffer.find(b"\r\n", at)
+            if line < 0:
+                return None
+            kind, size = bytes(self._buffer[at : at + 1]), self._buffer[at + 1 : line]
+            at, left = line + 2, left - 1
+            if kind in (b"$", b"=", b"!"):
+                at += int(size) + 2 if int(size) >= 0 else 0
+            elif kind in (b"*", b"~", b">"):
+                left += max(0, int(size))
+            elif kind == b"%":
+                left += 2 * int(size)
+            elif kind == b"|":  # facts about the value that follows
+                left += 2 * int(size) + 1
+            if at > len(self._buffer):
+                return None
+        return at
+
+    def _frame(self, data: bytes) -> Frame:
+        return Frame(data, None) if data.startswith(b">") else super()._frame(data)
+
+
+_HEADER = struct.Struct("<iiii")
+_OP_MSG, _MORE_TO_COME = 2013, 2
+
+
+class Mongo(Framer):
+    """The wire protocol of MongoDB: every message begins with its length.
+
+    Args:
+        replies: the messages are answers, and name the request that they answer.
+    """
+
+    def __init__(self, *, replies: bool) -> None:
+        super().__init__()
+        self._replies = replies
+
+    def _end(self) -> int | None:
+        if len(self._buffer) < _HEADER.size:
+            return None
+        length = max(_HEADER.size, int(_HEADER.unpack_from(self._buffer)[0]))
+        return length if len(self._buffer) >= length else None
+
+    def _frame(self, data: bytes) -> Frame:
+        _, request, answers, code = _HEADER.unpack_from(data)
+        flags = int.from_bytes(data[16:20], "little") if code == _OP_MSG else 0
+        return Frame(data, answers if self._replies else request, not flags & _MORE_TO_COME)
+
+
+def _no_greeting(_: bytes) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a store's clients and its server talk.
+
+    Attributes:
+        requests, replies: make a framer for one direction of a connection.
+        greets: the request must come first on every connection before others are understood.
+    """
+
+    name: str
+    requests: Callable[[], Framer]
+    replies: Callable[[], Framer]
+    greets: Callable[[bytes], bool] = _no_greeting
+
+
+def _greets_redis(data: bytes) -> bool:
+    return data[:64].upper().partition(b"\r\n")[2].startswith((b"$4\r\nAUTH", b"$6\r\nSELECT", b"$5\r\nHELLO"))
+
+
+WHOLE = Dialect("whole", Whole, Whole)
+RESP = Dialect("resp", Resp, Resp, _greets_redis)
+MONGO = Dialect("mongo", lambda: Mongo(replies=False), lambda: Mongo(replies=True))
+
+DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (WHOLE, RESP, MONGO)}

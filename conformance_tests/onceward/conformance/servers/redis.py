@@ -1,0 +1,116 @@
+"""A Redis (or Valkey) server for tests."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from functools import cache
+
+from onceward.conformance.harness import Harness, Opening, UrlHarness, without_password
+from onceward.conformance.servers.process import ServerMissing, ServerProcess, find_binary
+from onceward.contracts import Runner
+
+VARIABLE = "ONCEWARD_TEST_REDIS_URL"
+_ADVICE = f"install it (Debian: apt-get install redis-server), or set {VARIABLE} to the URL of a running one"
+
+#: Every acknowledged write is on the disk.
+DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
+#: Nothing is written at all: for tests that do not stop the server.
+FLEETING = ("--appendonly", "no", "--save", "")
+
+
+class RedisServer(ServerProcess):
+    """``redis-server`` (or ``valkey-server``) on 127.0.0.1.
+
+    Args:
+        settings: more of its command line, for example ``"--maxmemory", "5mb"``.
+        durable: every write is synchronised with the disk before it is acknowledged.
+    """
+
+    name = "redis"
+
+    def __init__(self, *settings: str, durable: bool = False, password: str = "") -> None:
+        self._binary = _binary()
+        super().__init__()
+        self._password = password
+        self._settings = (*(DURABLE if durable else FLEETING), *settings)
+        if password:
+            self._settings += ("--requirepass", password)
+
+    @property
+    def url(self) -> str:
+        """How to reach it."""
+        user = f":{self._password}@" if self._password else ""
+        return f"redis://{user}127.0.0.1:{self.port}/0"
+
+    def command(self) -> Sequence[str]:
+        return (
+            self._binary,
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            str(self.folder),
+            *self._settings,
+        )
+
+    def ready(self) -> bool:
+        """True once PING is answered, with PONG or with the wish for a password."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as sock:
+                sock.sendall(b"PING\r\n")
+                return sock.recv(64).startswith((b"+PONG", b"-NOAUTH"))
+        except OSError:
+            return False
+
+
+def open_redis(url: str, namespace: str) -> Runner:
+    """A runner on that server, as other processes open it. Not opened yet."""
+    from onceward.runners.redis import RedisStore
+
+    return Runner.of(RedisStore(url, namespace), namespace=namespace, url=without_password(url))
+
+
+class RedisHarness(UrlHarness):
+    """A Redis server by its URL; time passes by itself there. A server of ours can also be restarted."""
+
+    def __init__(self, url: str | None = None, *, process: RedisServer | None = None) -> None:
+        super().__init__(url or (process.url if process is not None else redis_url()))
+        self._process = process
+
+    def restart(self) -> bool:
+        if self._process is None:
+            return False
+        self._process.restart()
+        return True
+
+    def through(self, address: tuple[str, int]) -> Harness | None:
+        beyond = super().through(address)
+        return RedisHarness(beyond.url) if isinstance(beyond, UrlHarness) else None
+
+    def _opening(self, namespace: str) -> Opening:
+        call = "onceward.conformance.servers.redis:open_redis"
+        return Opening(call=call, namespace=namespace, arguments={"url": self.url, "namespace": namespace})
+
+
+def _binary() -> str:
+    try:
+        return find_binary("redis-server", advice=_ADVICE)
+    except ServerMissing:
+        return find_binary("valkey-server", advice=_ADVICE)
+
+
+def redis_url() -> str:
+    """The server that the environment names, else one of our own that lives as long as this process.
+
+    Raises:
+        ServerMissing: there is neither.
+    """
+    return os.environ.get(VARIABLE) or _own().url
+
+
+@cache
+def _own() -> RedisServer:
+    return RedisServer().start()

@@ -1,0 +1,253 @@
+"""The one connection that a store's threads share: requests are combined, scripts loaded, failures told apart."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+
+import hiredis
+
+from onceward.contracts.errors import InvalidRequest, OutcomeUnknown, StoreError, StoreUnavailable
+from onceward.runners.combining import Combiner
+from onceward.runners.redis import errors
+from onceward.runners.redis.joining import Request, head_of, join
+from onceward.runners.redis.rows import listed
+from onceward.runners.redis.scripts import Script, scripts
+from onceward.runners.redis.wire import Reply, Wire, packed
+
+_NOSCRIPT = "NOSCRIPT"
+#: After these replies the connection is of no use; the next request looks for the right server again.
+_ELSEWHERE = ("MOVED", "ASK", "READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOAUTH")
+
+
+class Link:
+    """A connection that is made when it is needed and made anew after it broke. Threads share it; forks do not.
+
+    Args:
+        connect: makes a connection to the right server, or raises a StoreError.
+        wait_replicas: how many replicas must have a write before it is acknowledged.
+        timeout: seconds that an answer may take.
+    """
+
+    def __init__(self, connect: Callable[[], Wire], *, wait_replicas: int, timeout: float) -> None:
+        self._connect = connect
+        self._wait = packed(("WAIT", wait_replicas, int(timeout * 500))) if wait_replicas else b""
+        self._wait_replicas = wait_replicas
+        self._timeout = timeout
+        self.use(scripts())
+        self._wire: Wire | None = None
+        self._open = False
+        self._combiner: Combiner[Request, Reply] = Combiner(self._carry, alone=self._carry_one)
+        _links.add(self)
+
+    def use(self, scripts: Mapping[str, Script]) -> None:
+        """From now on these scripts are called, by their names."""
+        self._scripts = scripts
+        loads = [packed(("SCRIPT", "LOAD", script.text)) for script in scripts.values()]
+        self._loading = Request(b"".join(loads), True, len(loads))
+
+    def open(self) -> None:
+        """Requests are taken. Nothing is sent yet."""
+        self._open = True
+
+    def close(self) -> None:
+        """No connection is left; whoever waits for an answer has had it, or is told that the outcome is unknown."""
+        self._open = False
+        if not self._combiner.exclusively(self._drop, timeout=self._timeout):
+            wire = self._wire
+            if wire is not None:
+                wire.interrupt()
+            self._combiner.exclusively(self._drop, timeout=self._timeout)
+
+    def after_fork(self) -> None:
+        """In the child: the connection is left to the parent."""
+        self._drop()  # closes the child's copy only: the parent's stays open
+        self._combiner.reset()
+
+    def run(self, name: str, *arguments: str | int) -> Reply:
+        """What the script answers; one round trip."""
+        script = self._scripts[name]
+        data = _packed(("EVALSHA", script.sha, 1, *arguments))
+        head = head_of(script.sha, len(arguments), arguments[0]) if script.joint else 0
+        return self._combiner.call(Request(data, script.reads, 1, head))
+
+    def run_all(self, name: str, parts: Sequence[Sequence[str | int]]) -> list[Reply]:
+        """What the script answers for each of these arguments; one round trip for all."""
+        if not parts:
+            return []
+        if len(parts) == 1:
+            return [self.run(name, *parts[0])]
+        script = self._scripts[name]
+        calls = [_packed(("EVALSHA", script.sha, 1, *arguments)) for arguments in parts]
+        return listed(self._combiner.call(Request(b"".join(calls), script.reads, len(calls))))
+
+    def load(self) -> None:
+        """The server knows the scripts, and this user may load them."""
+        self._combiner.call(self._loading)
+
+    def ask(self, *command: str | int) -> Reply:
+        """What a command that only reads answers; one round trip."""
+        return self._combiner.call(Request(_packed(command), True))
+
+    # -- under way: one thread at a time ------------------------------------------------------------------------------
+
+    def _carry(self, requests: Sequence[Request]) -> list[Reply | BaseException]:
+        """One trip for all; for each its reply, or the error to raise."""
+        wire = self._wire
+        if wire is None or not self._open or wire.stale():
+            try:
+                wire = self._connected()
+            except StoreError as error:
+                return [type(error)(*error.args) for _ in requests] if len(requests) > 1 else [error]
+        joined = join(requests) if len(requests) > 1 else None
+        sent = joined.requests if joined else requests
+        try:
+            replies = self._trip(wire, sent)
+            if any(map(_is_error, replies)):
+                self._settle(wire, sent, replies)
+        except BaseException:
+            self._drop()
+            raise
+        return joined.parted(replies, wire.where) if joined else replies
+
+    def _carry_one(self, request: Request) -> Reply:
+        """One trip for one request, which is what most are: ``_carry`` without lists and loops."""
+        wire = self._wire
+        if wire is None or not self._open or self._wait or request.commands != 1 or wire.stale():
+            return _raised(self._carry((request,))[0])
+        found: list[Reply] = []
+        try:
+            wire.exchange(request.data, 1, found)
+            reply = found[0]
+            if type(reply) is not hiredis.ReplyError:
+                return reply
+            settled: list[Reply | BaseException] = [reply]
+            self._settle(wire, (request,), settled)
+        except (OSError, hiredis.HiredisError) as error:
+            self._drop()
+            raise errors.broken(error, wire.where, reads=request.reads) from error
+        except BaseException:
+            self._drop()
+            raise
+        return _raised(settled[0])
+
+    def _connected(self) -> Wire:
+        self._drop()
+        if not self._open:
+            raise StoreUnavailable("this Redis runner is not open; call open(), or use it as a context manager")
+        self._wire = self._connect()
+        return self._wire
+
+    def _trip(self, wire: Wire, requests: Sequence[Request]) -> list[Reply | BaseException]:
+        """Requests are sent together; replies as they are, and errors for what was not answered."""
+        waits = bool(self._wait) and not all(request.reads for request in requests)
+        data = b"".join([request.data for request in requests])
+        count = sum([request.commands for request in requests])
+        found: list[Reply] = []
+        try:
+            wire.exchange(data + self._wait if waits else data, count + waits, found)
+        except (OSError, hiredis.HiredisError) as error:
+            self._drop()
+            if waits:  # nobody knows whether the replicas have it
+                found.clear()
+            return _grouped(found, requests, wire.where, error)
+        if count == len(requests) and not waits:
+            return found  # type: ignore[return-value]
+        replies = _grouped(found, requests, wire.where, None)
+        if waits and not _enough(found[-1], self._wait_replicas):
+            _doubt(requests, replies, wire.where, f"{found[-1]} replicas have it and not {self._wait_replicas}")
+        return replies
+
+    def _settle(self, wire: Wire, requests: Sequence[Request], replies: list[Reply | BaseException]) -> None:
+        """Scripts that the server does not know (any more) are loaded and called again; other refusals are ours."""
+        missing = [i for i, reply in enumerate(replies) if _code(reply) == _NOSCRIPT]
+        if missing and self._wire is wire:
+            loaded, *again = self._trip(wire, [self._loading, *(requests[i] for i in missing)])
+            for i, reply in zip(missing, again, strict=True):
+                replies[i] = loaded if isinstance(loaded, Exception) else reply
+        for i, reply in enumerate(replies):
+            if isinstance(reply, hiredis.ReplyError):
+                if _code(reply) in _ELSEWHERE and self._wire is wire:
+                    self._drop()
+                replies[i] = errors.refusal(reply, wire.where)
+
+    def _drop(self) -> None:
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close()
+
+
+def _packed(command: tuple[str | int, ...]) -> bytes:
+    try:
+        return packed(command)
+    except UnicodeEncodeError as error:  # nothing was sent
+        raise InvalidRequest("text", error.object, "text without lone surrogates") from error
+
+
+def _raised(answer: Reply | BaseException) -> Reply:
+    """The reply; an error is raised."""
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
+
+
+def _is_error(reply: object) -> bool:
+    return type(reply) is hiredis.ReplyError
+
+
+def _code(reply: object) -> str:
+    return str(reply).partition(" ")[0] if isinstance(reply, hiredis.ReplyError) else ""
+
+
+def _enough(replicas: Reply, wanted: int) -> bool:
+    return isinstance(replicas, int) and replicas >= wanted
+
+
+def _grouped(
+    found: list[Reply], requests: Sequence[Request], where: str, failure: Exception | None
+) -> list[Reply | BaseException]:
+    """The answer to each request, from the replies to their commands; ``failure``: why some are missing."""
+    answers: list[Reply | BaseException] = []
+    at = 0
+    for request in requests:
+        replies = found[at : at + request.commands]
+        at += request.commands
+        if failure is not None and len(replies) < request.commands:
+            answers.append(errors.broken(failure, where, reads=request.reads))
+        else:
+            answers.append(replies[0] if request.commands == 1 else _together(replies, where))
+    return answers
+
+
+def _together(replies: list[Reply], where: str) -> Reply | BaseException:
+    """One answer to several commands. Where only some were refused, asking again settles the rest."""
+    refused = [reply for reply in replies if isinstance(reply, hiredis.ReplyError)]
+    if not refused:
+        return replies
+    if len(refused) == len(replies) or _code(refused[0]) == _NOSCRIPT:
+        return refused[0]
+    return OutcomeUnknown(
+        f"Redis at {where} has done a part of the batch only. Send the same request again. It said: {refused[0]}"
+    )
+
+
+def _doubt(requests: Sequence[Request], replies: list[Reply | BaseException], where: str, why: str) -> None:
+    """What was written is written, but not yet safe."""
+    for i, request in enumerate(requests):
+        if not request.reads and not isinstance(replies[i], BaseException):
+            replies[i] = OutcomeUnknown(
+                f"Redis at {where} has made the change, but {why}. Send the same request again to find out if it lasts."
+            )
+
+
+_links: weakref.WeakSet[Link] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for link in list(_links):
+        link.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,6 @@
+-- now: the server's clock in whole milliseconds since 1970; moment: the same as text (Lua is slow at making texts of
+-- numbers); P: what every key of the namespace begins with.
+local P = KEYS[1]
+local time = redis.call("TIME")
+local moment = time[1] .. string.sub(string.format("%06d", time[2]), 1, 3)
+local now = tonumber(moment)

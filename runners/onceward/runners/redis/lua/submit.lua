@@ -1,0 +1,29 @@
+#!lua
+--[[ submit: every run exists.
+  KEYS[1] prefix of the namespace's keys
+  ARGV    seven per run: run id, run_at in ms ("": now), delay in ms, priority, max_crashes ("": no limit),
+          payload in JSON ("": none), request
+  Returns for each 1 where this request made it, 0 where it was known already.
+  Guarantees G1, G7, G13. ]]
+--@include lib/clock.lua
+--@include lib/tell.lua
+--@include lib/lists.lua
+local answers = {}
+for i = 1, #ARGV, 7 do
+  local id, run_at, delay, priority, budget, payload, request = unpack(ARGV, i, i + 6)
+  local key = P .. "r:" .. id
+  local origin = redis.call("HGET", key, "origin")
+  if not origin then
+    local f = {status = "scheduled", sequence = string.format("%d", redis.call("INCR", P .. "n")), priority = priority}
+    f.run_at = run_at ~= "" and run_at or string.format("%.0f", now + delay)
+    redis.call(
+      "HSET", key, "status", f.status, "sequence", f.sequence, "run_at", f.run_at, "created", moment,
+      "priority", priority, "origin", request, "max_crashes", budget, "payload", payload
+    )
+    redis.call("SADD", P .. "jobs", job_of(id))
+    enter(id, f)
+    tell("j", job_of(id), f.run_at)
+  end
+  answers[#answers + 1] = (not origin or origin == request) and 1 or 0
+end
+return answers

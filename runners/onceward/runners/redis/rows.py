@@ -1,0 +1,202 @@
+"""Between the hashes that the server keeps and the records of the contracts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import msgspec
+
+from onceward.contracts.payload import Json
+from onceward.contracts.records import (
+    ATTEMPTS_KEPT,
+    Attempt,
+    Ending,
+    Failure,
+    Lease,
+    LockId,
+    Progress,
+    Run,
+    RunId,
+    Status,
+)
+from onceward.contracts.times import from_ms, span, span_ms, to_ms
+from onceward.contracts.transitions import ABANDONED
+from onceward.runners.encoding import decode, encode
+from onceward.runners.redis.names import run_of
+from onceward.runners.redis.wire import Reply
+
+MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
+SEPARATOR = "\x1f"
+
+_encode = msgspec.json.Encoder().encode
+_failure = msgspec.json.Decoder(Failure).decode
+_progress = msgspec.json.Decoder(Progress).decode
+_STATUS = {status.value: status for status in Status}
+_ENDING = {ending.value: ending for ending in Ending}
+
+
+def listed(reply: Reply) -> list[Reply]:
+    """A reply that is a list."""
+    assert isinstance(reply, list)
+    return reply
+
+
+def number(reply: Reply) -> int:
+    """A reply that is a whole number."""
+    assert isinstance(reply, (int, str))
+    return int(reply)
+
+
+def text(reply: Reply) -> str:
+    """A reply that is a text."""
+    assert isinstance(reply, str)
+    return reply
+
+
+def run_from(id_and_fields: Sequence[Reply]) -> Run:
+    """A run, from its text and its fields one after the other."""
+    return make_run(run_of(text(id_and_fields[0])), fields_of(id_and_fields[1:]))
+
+
+def fields_of(flat: Sequence[Reply]) -> dict[str, str]:
+    """Fields by name, from names and values in turn."""
+    names = iter(flat)
+    return dict(zip(names, names, strict=True))  # type: ignore[arg-type]
+
+
+def make_run(run: RunId, f: dict[str, str]) -> Run:
+    """The run whose hash has these fields."""
+    status = _STATUS[f["status"]]
+    attempts = _attempts(f)
+    last = attempts[-1] if attempts else None
+    return Run(
+        id=run,
+        status=status,
+        run_at=from_ms(int(f["run_at"])),
+        created=from_ms(int(f["created"])),
+        sequence=int(f["sequence"]),
+        payload=decode(f.get("payload") or None),
+        result=decode(f.get("result") or None),
+        error=_error(f.get("error")),
+        progress=_progress(f["progress"]) if f.get("progress") else None,
+        priority=int(f.get("priority", 0)),
+        started=last.started if last else None,
+        ended=_moment(f.get("ended")),
+        attempt=last.number if last else 0,
+        failures=int(f.get("failures", 0)),
+        crashes=int(f.get("crashes", 0)),
+        max_crashes=int(f["max_crashes"]) if f.get("max_crashes") else None,
+        token=int(f.get("token", 0)),
+        lease=_lease(run, f, last) if last and status is Status.RUNNING else None,
+        origin=f["origin"],
+        cancel_requested="cancel_requested" in f,
+        rearmed="rearmed" in f,
+        attempts=attempts,
+    )
+
+
+def _error(packed: str | None) -> Failure | None:
+    if not packed:
+        return None
+    return ABANDONED if packed == "abandoned" else _failure(packed)
+
+
+def _lease(run: RunId, f: dict[str, str], last: Attempt) -> Lease:
+    return make_lease(run, last.holder, f["token"], f["request"], f.get("lease_ms"), f.get("until"))
+
+
+def make_lease(
+    resource: RunId | LockId, holder: str, token: str, request: str, lease_ms: str | None, until: str | None
+) -> Lease:
+    """A lease as the server keeps it; without ``lease_ms`` it never lapses by itself."""
+    return Lease(
+        resource=resource,
+        holder=holder,
+        token=int(token),
+        request=request,
+        duration=span(int(lease_ms)) if lease_ms else None,
+        expires=_moment(until),
+    )
+
+
+def lease_from(resource: RunId | LockId, fields: Sequence[Reply]) -> Lease:
+    """A lease from holder, token, request, lease_ms, until."""
+    holder, token, request, lease_ms, until = (str(field) for field in fields)
+    return make_lease(resource, holder, token, request, lease_ms, until)
+
+
+def _attempts(f: dict[str, str]) -> tuple[Attempt, ...]:
+    if "attempt" not in f:
+        return ()
+    newest = int(f["attempt"])
+    earlier = range(max(1, newest - ATTEMPTS_KEPT + 1), newest)
+    return (*(_archived(f[f"a{number}"]) for number in earlier), _newest(newest, f))
+
+
+def _newest(attempt: int, f: dict[str, str]) -> Attempt:
+    ended, failure = f.get("attempt_ended"), f.get("error")
+    return Attempt(
+        number=attempt,
+        holder=f["holder"],
+        token=int(f.get("attempt_token") or f["token"]),
+        request=f.get("attempt_request") or f["request"],
+        started=from_ms(int(f["started"])),
+        takeover=bool(f.get("takeover")),
+        ended=_moment(ended),
+        ending=_ENDING[f["ending"]] if ended else None,
+        checkout=f.get("checkout") or None,
+        error=_failure(failure) if ended and failure and failure != "abandoned" else None,
+    )
+
+
+def _archived(packed: str) -> Attempt:
+    number, holder, token, request, started, takeover, ended, ending, checkout, error = packed.split(SEPARATOR)
+    return Attempt(
+        number=int(number),
+        holder=holder,
+        token=int(token),
+        request=request,
+        started=from_ms(int(started)),
+        takeover=takeover == "1",
+        ended=from_ms(int(ended)),
+        ending=_ENDING[ending],
+        checkout=checkout or None,
+        error=_failure(error) if error else None,
+    )
+
+
+def remaining(run: Run, now: int) -> timedelta | None:
+    """How long the run's lease lasts; None: there is none, or it never lapses."""
+    if run.lease is None or run.lease.expires is None:
+        return None
+    return span(to_ms(run.lease.expires) - now)
+
+
+def json_text(value: Json, field: str) -> str:
+    """A payload, result or document as it is sent; "" for none."""
+    return "" if value is None else encode(value, field=field, most=MAX_PAYLOAD_BYTES) or ""
+
+
+def failure_text(error: Failure | None) -> str:
+    """An error as it is sent."""
+    return "" if error is None else _encode(error).decode()
+
+
+def progress_text(progress: Progress | None) -> str:
+    """A progress as it is sent."""
+    return "" if progress is None else _encode(progress).decode()
+
+
+def lease_text(lease: timedelta | None) -> str | int:
+    """A duration in milliseconds as it is sent; "" for none."""
+    return "" if lease is None else span_ms(lease)
+
+
+def budget_text(budget: int | None) -> str | int:
+    """A count as it is sent; "" for unlimited."""
+    return "" if budget is None else budget
+
+
+def _moment(ms: str | None) -> datetime | None:
+    return None if not ms else from_ms(int(ms))
