@@ -15,6 +15,7 @@ import redis
 import redis.lock
 import redis_lock  # type: ignore[import-untyped]
 from redis.backoff import NoBackoff
+from redis.exceptions import LockError
 from redis.retry import Retry
 
 from onceward.conformance.faults.contest import Contender, Contest, Memory, Said, Standing
@@ -110,7 +111,7 @@ class RedisPyLock(PeerContest):
         def unlock(self, request: str) -> bool:
             try:
                 self._lock.release()
-            except redis.exceptions.LockError:
+            except LockError:
                 return False
             return True
 

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from onceward.conformance import suite
 from onceward.conformance.certificate import SUITE_VERSION, Certificate, Result, Verdict
 from onceward.conformance.cli import conform
+from onceward.conformance.disturb import Faults
 from onceward.contracts.records import Record
 from onceward.toolkit import demo as demo_module
 from onceward.toolkit.cli import demo
@@ -158,7 +159,13 @@ def test_the_certificates_verdict_is_the_exit_code(
     result = call(app, "memory://", "--profile", "lock", "--profile", "checkin", "--budget", "2m", "--seed", "7")
     assert result.exit_code == code
     assert asked.pop("progress")
-    assert asked == {"profiles": ["lock", "checkin"], "budget": timedelta(minutes=2), "seed": 7, "out": None}
+    assert asked == {
+        "profiles": ["lock", "checkin"],
+        "budget": timedelta(minutes=2),
+        "seed": 7,
+        "out": None,
+        "faults": Faults.MESSAGES,
+    }
     assert "p1" in result.stdout
     found = json.loads(call(app, "memory://", "--json").stdout)
     assert found["exit_code"] == code

@@ -99,6 +99,4 @@ def _examined(
                 tasks[property_id] = display.add_task(property_id, total=1.0)
             display.update(tasks[property_id], completed=fraction)
 
-        return run_suite(
-            harness, profiles=profiles, budget=budget, seed=seed, out=out, progress=show, faults=faults
-        )
+        return run_suite(harness, profiles=profiles, budget=budget, seed=seed, out=out, progress=show, faults=faults)

@@ -140,9 +140,7 @@ class Scribe:
                 return sent.answer
         return None
 
-    def _once(
-        self, ops: list[Op], call: Callable[[], T], read: Callable[[list[Op], T], list[Op]]
-    ) -> Sent[T] | None:
+    def _once(self, ops: list[Op], call: Callable[[], T], read: Callable[[list[Op], T], list[Op]]) -> Sent[T] | None:
         """What came of sending it once; None: it is not known what the request did."""
         numbers = [self._next() for _ in ops]
         ops = [replace(op, ret=NEVER, outcome=Outcome.UNKNOWN) for op in ops]

@@ -37,7 +37,7 @@ class ExecutorPart(Base, Executor):
     def checkin(self, request: CheckIn) -> Admission:
         lease_ms = None if request.lease is None else span_ms(request.lease)
         payload = json_text(request.payload, "payload")
-        answers = self._run(
+        answer = self._run(
             "checkin",
             run_text(request.run),
             request.holder,
@@ -48,7 +48,7 @@ class ExecutorPart(Base, Executor):
             budget_text(request.max_crashes),
             payload,
         )
-        reply = listed(listed(answers)[0])
+        reply = listed(answer)
         now = number(reply[1])
         if reply[2] is not None:
             return _created(request, lease_ms, now, number(reply[2]), decode(payload) if payload else None)

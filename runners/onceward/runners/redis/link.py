@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import hiredis
 
 from onceward.contracts.errors import InvalidRequest, OutcomeUnknown, StoreError, StoreUnavailable
 from onceward.runners.combining import Combiner
 from onceward.runners.redis import errors
-from onceward.runners.redis.joining import Request, head_of, join
 from onceward.runners.redis.rows import listed
 from onceward.runners.redis.scripts import Script, scripts
 from onceward.runners.redis.wire import Reply, Wire, packed
@@ -19,6 +19,14 @@ from onceward.runners.redis.wire import Reply, Wire, packed
 _NOSCRIPT = "NOSCRIPT"
 #: After these replies the connection is of no use; the next request looks for the right server again.
 _ELSEWHERE = ("MOVED", "ASK", "READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOAUTH")
+
+
+class Request(NamedTuple):
+    """Commands as bytes, mostly one; ``reads``: they change nothing, whatever becomes of them."""
+
+    data: bytes
+    reads: bool
+    commands: int = 1
 
 
 class Link:
@@ -68,9 +76,7 @@ class Link:
     def run(self, name: str, *arguments: str | int) -> Reply:
         """What the script answers; one round trip."""
         script = self._scripts[name]
-        data = _packed(("EVALSHA", script.sha, 1, *arguments))
-        head = head_of(script.sha, len(arguments), arguments[0]) if script.joint else 0
-        return self._combiner.call(Request(data, script.reads, 1, head))
+        return self._combiner.call(Request(_packed(("EVALSHA", script.sha, 1, *arguments)), script.reads))
 
     def run_all(self, name: str, parts: Sequence[Sequence[str | int]]) -> list[Reply]:
         """What the script answers for each of these arguments; one round trip for all."""
@@ -100,16 +106,14 @@ class Link:
                 wire = self._connected()
             except StoreError as error:
                 return [type(error)(*error.args) for _ in requests] if len(requests) > 1 else [error]
-        joined = join(requests) if len(requests) > 1 else None
-        sent = joined.requests if joined else requests
         try:
-            replies = self._trip(wire, sent)
+            replies = self._trip(wire, requests)
             if any(map(_is_error, replies)):
-                self._settle(wire, sent, replies)
+                self._settle(wire, requests, replies)
         except BaseException:
             self._drop()
             raise
-        return joined.parted(replies, wire.where) if joined else replies
+        return replies
 
     def _carry_one(self, request: Request) -> Reply:
         """One trip for one request, which is what most are: ``_carry`` without lists and loops."""

@@ -8,21 +8,18 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 
-#: They take any number of items and answer for each, so calls of several threads may become one.
-_JOINT = ("checkin",)
 _INCLUDE = re.compile(r"^--@include (lib/\w+\.lua)$", re.MULTILINE)
 
 
 class Script:
     """A script as the server gets it, and the digest by which it is called."""
 
-    __slots__ = ("joint", "name", "reads", "sha", "text")
+    __slots__ = ("name", "reads", "sha", "text")
 
     def __init__(self, name: str, text: str) -> None:
         self.name = name
         self.text = text
         self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-        self.joint = name in _JOINT
         self.reads = "no-writes" in text.partition("\n")[0]
 
 
