@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
 import io
 import itertools
 import json
@@ -356,8 +355,6 @@ def _measures(*names: str) -> list[Measure]:
 
 @pytest.mark.parametrize("package", ["filelock", "huey"])
 def test_the_peers_do_what_they_are_measured_for(tmp_path: Path, package: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        pytest.skip(f"{package} is not installed")
     from onceward.benchmarks.peers import PEERS
 
     for peer in PEERS:

@@ -52,6 +52,12 @@ class Entry(Record, frozen=True, kw_only=True):
         """True if it is running on a lease that is over."""
         return self.run.status is Status.RUNNING and self.until is not None and self.until <= now.elapsed
 
+    def remaining(self, now: Now) -> timedelta | None:
+        """How long the lease still lasts; None: there is none, or it never lapses."""
+        if self.run.status is not Status.RUNNING or self.until is None:
+            return None
+        return span(self.until - now.elapsed)
+
 
 def due(at: datetime | None, after: timedelta | None, now: Now) -> int:
     """When a run is due that was asked for ``at`` an instant, or ``after`` a while, or at once."""

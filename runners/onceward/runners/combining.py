@@ -47,8 +47,6 @@ class Combiner(Generic[Request, Answer]):
         carry: one trip: an answer for each request, in order; an exception as an answer is raised to its caller.
             Called by one thread at a time.
         most: so many requests go into one trip.
-        alone: one trip for a request that nobody shares it with: its answer, or raises. For who can do that more
-            cheaply than ``carry`` can; called by one thread at a time, too.
     """
 
     def __init__(
@@ -56,11 +54,9 @@ class Combiner(Generic[Request, Answer]):
         carry: Callable[[Sequence[Request]], Sequence[Answer | BaseException]],
         *,
         most: int = 256,
-        alone: Callable[[Request], Answer] | None = None,
     ) -> None:
         self._carry = carry
         self._most = most
-        self._alone = alone
         self.reset()
 
     def reset(self) -> None:
@@ -70,17 +66,8 @@ class Combiner(Generic[Request, Answer]):
 
     def call(self, request: Request) -> Answer:
         """The answer to ``request``, which may have shared its trip with others."""
-        if not self._leading.acquire(blocking=False):
-            answer = self._stand_in_line(request)
-        elif self._alone is None or self._line:
-            answer = self._lead(request)
-        else:
-            try:
-                return self._alone(request)
-            finally:
-                self._leading.release()
-                if self._line:
-                    self._next_leader()
+        alone = self._leading.acquire(blocking=False)
+        answer = self._lead(request) if alone else self._stand_in_line(request)
         if isinstance(answer, BaseException):
             raise answer
         return answer

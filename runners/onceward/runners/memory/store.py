@@ -30,7 +30,7 @@ from onceward.contracts.requests import (
     RunSpec,
 )
 from onceward.contracts.runner import Store
-from onceward.contracts.times import due_ms, from_ms, span, span_ms
+from onceward.contracts.times import due_ms, from_ms, span_ms
 from onceward.contracts.traits import Traits
 from onceward.contracts.transitions import Entry, Now
 from onceward.runners.clock import SystemClock
@@ -72,7 +72,7 @@ class MemoryStore(Store):
                 found, request, now, token=self._next_token, sequence=self._next_sequence
             )
             self._runs.put(found, entry, now)
-            return Admission(outcome=outcome, run=_public(entry), remaining=_remaining(entry, now))
+            return Admission(outcome=outcome, run=_public(entry), remaining=entry.remaining(now))
 
     def claim(self, request: Claim) -> Sequence[Run]:
         with self._lock:
@@ -328,9 +328,3 @@ def _public_config(document: ConfigDoc) -> ConfigDoc:
 def _as_text(value: object) -> str | None:
     assert value is None or isinstance(value, str)  # inside the store, payloads are canonical text
     return value
-
-
-def _remaining(entry: Entry, now: Now) -> timedelta | None:
-    if entry.run.status is not Status.RUNNING or entry.until is None:
-        return None
-    return span(entry.until - now.elapsed)

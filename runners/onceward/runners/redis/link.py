@@ -46,7 +46,7 @@ class Link:
         self.use(scripts())
         self._wire: Wire | None = None
         self._open = False
-        self._combiner: Combiner[Request, Reply] = Combiner(self._carry, alone=self._carry_one)
+        self._combiner: Combiner[Request, Reply] = Combiner(self._carry)
         _links.add(self)
 
     def use(self, scripts: Mapping[str, Script]) -> None:
@@ -115,27 +115,6 @@ class Link:
             raise
         return replies
 
-    def _carry_one(self, request: Request) -> Reply:
-        """One trip for one request, which is what most are: ``_carry`` without lists and loops."""
-        wire = self._wire
-        if wire is None or not self._open or self._wait or request.commands != 1 or wire.stale():
-            return _raised(self._carry((request,))[0])
-        found: list[Reply] = []
-        try:
-            wire.exchange(request.data, 1, found)
-            reply = found[0]
-            if type(reply) is not hiredis.ReplyError:
-                return reply
-            settled: list[Reply | BaseException] = [reply]
-            self._settle(wire, (request,), settled)
-        except (OSError, hiredis.HiredisError) as error:
-            self._drop()
-            raise errors.broken(error, wire.where, reads=request.reads) from error
-        except BaseException:
-            self._drop()
-            raise
-        return _raised(settled[0])
-
     def _connected(self) -> Wire:
         self._drop()
         if not self._open:
@@ -187,13 +166,6 @@ def _packed(command: tuple[str | int, ...]) -> bytes:
         return packed(command)
     except UnicodeEncodeError as error:  # nothing was sent
         raise InvalidRequest("text", error.object, "text without lone surrogates") from error
-
-
-def _raised(answer: Reply | BaseException) -> Reply:
-    """The reply; an error is raised."""
-    if isinstance(answer, BaseException):
-        raise answer
-    return answer
 
 
 def _is_error(reply: object) -> bool:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from onceward.contracts.clock import Clock
 from onceward.contracts.payload import Json
-from onceward.contracts.records import Status
-from onceward.contracts.times import span
-from onceward.contracts.transitions import Entry, Now
+from onceward.contracts.transitions import Now
 from onceward.runners.encoding import encode
 from onceward.runners.sqlite.database import Database
 from onceward.runners.sqlite.watch import SqliteWatch
@@ -31,10 +27,3 @@ class Base:
 
     def _text(self, value: Json, field: str) -> str | None:
         return encode(value, field=field, most=MAX_PAYLOAD_BYTES)
-
-
-def remaining(entry: Entry, now: Now) -> timedelta | None:
-    """How long the lease lasts; None: there is none, or it never lapses."""
-    if entry.run.status is not Status.RUNNING or entry.until is None:
-        return None
-    return span(entry.until - now.elapsed)

@@ -14,7 +14,7 @@ from onceward.contracts.requests import Admission, CheckIn, CheckInOutcome, Chec
 from onceward.contracts.times import span_ms
 from onceward.contracts.transitions import Entry, Now
 from onceward.runners.sqlite import locks, rows
-from onceward.runners.sqlite.base import Base, remaining
+from onceward.runners.sqlite.base import Base
 from onceward.runners.sqlite.rows import NEXT
 
 # checkin: create a run that its maker holds, unless it exists.
@@ -187,4 +187,4 @@ def _none_yet() -> int:
 
 
 def _admission(outcome: CheckInOutcome, entry: Entry, now: Now) -> Admission:
-    return Admission(outcome=outcome, run=rows.public(entry), remaining=remaining(entry, now))
+    return Admission(outcome=outcome, run=rows.public(entry), remaining=entry.remaining(now))
