@@ -48,7 +48,7 @@ test: $(READY) servers  ## all tests, on all cores; with CI set, a server that i
 servers:  ## install the servers that tests need from Debian packages, where that is possible; starts none
 	@.ci/servers
 
-bench: $(READY)  ## measure against raw drivers; report in reports/bench. Servers too: make bench STORES=redis
+bench: $(READY)  ## measure against raw drivers; report in reports/bench. Servers too: make bench STORES="redis mongodb"
 	$(BIN)/onceward bench $(STORES) --peers --out reports/bench
 
 venv: $(READY)  ## make .venv with everything that development needs

@@ -21,7 +21,7 @@ def modules(package: str) -> list[str]:
 
 
 #: The packages that the extras of the runners bring.
-DRIVERS = {"redis", "hiredis"}
+DRIVERS = {"redis", "hiredis", "pymongo", "bson"}
 
 
 def lacks_driver(module: str, error: Exception) -> bool:

@@ -13,14 +13,17 @@ from redis_support import available, own_server
 from onceward.benchmarks.bench import Bench, Plan
 from onceward.benchmarks.contestants import PRIVATE, Contestant, contestants
 from onceward.benchmarks.measures import MEASURES
+from onceward.benchmarks.on_mongodb import client_of
 from onceward.benchmarks.on_redis import sweep
 from onceward.benchmarks.peers import PEERS
 from onceward.benchmarks.records import BATCHING, Broken, Comparison, Result, Row
 from onceward.benchmarks.rounds import Pace
+from onceward.conformance.servers.mongodb import mongodb_url
 from onceward.conformance.servers.redis import redis_url
 from onceward.contracts import StoreMisconfigured
+from onceward.runners.mongodb.options import options_of
 
-URLS: dict[str, Callable[[], str]] = {"redis": redis_url}
+URLS: dict[str, Callable[[], str]] = {"redis": redis_url, "mongodb": mongodb_url}
 
 
 @contextmanager
@@ -80,6 +83,16 @@ def test_a_run_on_redis_compares_with_peers_and_leaves_nothing() -> None:
     }
 
 
+def test_a_run_on_mongodb_has_a_database_of_its_own_and_leaves_nothing() -> None:
+    with contestant("mongodb") as found, client_of(found.server) as client:
+        rows = measured(found)
+        database = options_of(found.server).database
+        assert database in client.list_database_names()
+        found.close()
+        assert database not in client.list_database_names()
+    assert compared(rows) == {("mongodb, batches of 100", "mongodb, one by one")}
+
+
 def test_what_is_swept_is_what_was_asked_for() -> None:
     with redis.Redis.from_url(available(redis_url)) as client:
         client.mset({"swept:1": "", "swept:2": "", "kept": ""})
@@ -91,12 +104,18 @@ def test_what_is_swept_is_what_was_asked_for() -> None:
 @pytest.mark.parametrize("word", PRIVATE)
 def test_a_server_that_is_missing_is_told_with_the_way_to_get_it(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    monkeypatch.setattr("onceward.conformance.servers.mongodb._from_wheel", lambda: None)
     with pytest.raises(StoreMisconfigured, match=f"^{word}: .* is not installed; "), contestants([word]):
         pytest.fail("was not refused")
 
 
-def test_a_server_that_does_not_answer_is_told_before_anything_is_measured() -> None:
-    with pytest.raises(StoreMisconfigured, match="cannot be measured"), contestants(["redis://127.0.0.1:1/0"]):
+@pytest.mark.parametrize("scheme", ["redis", "mongodb"])
+def test_a_server_that_does_not_answer_is_told_before_anything_is_measured(scheme: str) -> None:
+    query = "?serverSelectionTimeoutMS=100" if scheme == "mongodb" else ""
+    with (
+        pytest.raises(StoreMisconfigured, match="cannot be measured"),
+        contestants([f"{scheme}://127.0.0.1:1/0{query}"]),
+    ):
         pytest.fail("was not refused")
 
 

@@ -48,12 +48,14 @@ class Machine:
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
     found = Machine(tmp_path)
+    found.has("ldconfig", says="libc.so.6 (libc6,x86-64) => /lib/libc.so.6")
     found.has("id", says="1000")
     return found
 
 
 def test_what_is_there_is_not_installed_again(machine: Machine) -> None:
     machine.has("redis-server")
+    machine.has("ldconfig", says="libcurl.so.4 (libc6,x86-64) => /lib/libcurl.so.4")
     machine.has("apt-get")
     done = machine.run()
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -67,7 +69,7 @@ def test_packages_are_installed_where_that_is_possible(machine: Machine) -> None
     assert done.returncode == 0
     assert "apt-get -qq update" in machine.calls
     install = machine.calls[machine.calls.index("apt-get -qq install") :].splitlines()[0]
-    assert install.endswith("--no-install-recommends redis-server")
+    assert install.endswith("--no-install-recommends redis-server libcurl4")
     assert install.count("--yes") == 1
 
 
@@ -78,7 +80,7 @@ def test_where_nothing_may_be_installed_it_says_what_to_do_and_goes_on(machine: 
         machine.has("sudo", ends=1)
     done = machine.run()
     assert done.returncode == 0
-    assert "apt-get install redis-server" in done.stderr
+    assert "apt-get install redis-server libcurl4" in done.stderr
     assert "ONCEWARD_TEST_REDIS_URL" in done.stderr
     assert "\napt-get" not in f"\n{machine.calls}"
 
@@ -86,22 +88,27 @@ def test_where_nothing_may_be_installed_it_says_what_to_do_and_goes_on(machine: 
 def test_other_systems_are_told_what_is_missing(machine: Machine) -> None:
     done = machine.run()
     assert done.returncode == 0
-    assert "redis-server not installed" in done.stderr
+    assert "redis-server libcurl4 not installed" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("ci", "outcome"), [("", "skipped"), ("false", "skipped"), ("true", "failed"), ("1", "failed")]
 )
-def test_a_missing_server_is_skipped_on_a_laptop_and_fails_in_ci(tmp_path: Path, ci: str, outcome: str) -> None:
+@pytest.mark.parametrize(("support", "call"), [("redis_support", "shared_url()"), ("mongodb_support", "shared_url()")])
+def test_a_missing_server_is_skipped_on_a_laptop_and_fails_in_ci(
+    tmp_path: Path, support: str, call: str, ci: str, outcome: str
+) -> None:
     case = tmp_path / "test_case.py"
     case.write_text(
         "import sys\n"
         f"sys.path.insert(0, {str(TESTS)!r})\n"
-        "import redis_support\n"
+        f"import {support}\n"
+        "import onceward.conformance.servers.mongodb as mongodb\n"
         "import onceward.conformance.servers.process as process\n"
         "def test_case(monkeypatch):\n"
         "    monkeypatch.setattr(process.shutil, 'which', lambda *_, **__: None)\n"
-        "    redis_support.shared_url()\n"
+        "    monkeypatch.setattr(mongodb, '_from_wheel', lambda: None)\n"
+        f"    {support}.{call}\n"
     )
     environment = {"PATH": "/nowhere", "PYTHONPATH": ":".join(sys.path), "CI": ci}
     command = [sys.executable, "-m", "pytest", "-q", "-rsf", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]

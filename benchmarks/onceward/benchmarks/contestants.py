@@ -115,13 +115,30 @@ def redis(url: str, folder: Path) -> Contestant:
     )
 
 
+def mongodb(url: str, folder: Path) -> Contestant:
+    """Fresh namespaces in a database of our own, against pymongo; the database is gone afterwards."""
+    from onceward.benchmarks import on_mongodb
+
+    own = on_mongodb.fresh_database(url)
+    return Contestant(
+        name="mongodb",
+        kind="mongodb",
+        fresh=lambda: Place(url=own, namespace=_namespace()),
+        folder=folder,
+        raw=lambda: on_mongodb.RawMongo(own),
+        server=own,
+        note=on_mongodb.described(own),
+        close=lambda: on_mongodb.drop(own),
+    )
+
+
 def other(url: str, folder: Path) -> Contestant:
     """Any other store: fresh namespaces in it, and no raw driver known."""
     name = redacted(url)
     return Contestant(name=name, kind=name, fresh=lambda: Place(url=url, namespace=_namespace()), folder=folder)
 
 
-KINDS: Mapping[str, Make] = {"memory": memory, "redis": redis, "sqlite": sqlite}
+KINDS: Mapping[str, Make] = {"memory": memory, "mongodb": mongodb, "redis": redis, "sqlite": sqlite}
 
 
 def _redis(*, durable: bool = False) -> AbstractContextManager[str]:
@@ -130,8 +147,15 @@ def _redis(*, durable: bool = False) -> AbstractContextManager[str]:
     return private(durable=durable)
 
 
+def _mongodb() -> AbstractContextManager[str]:
+    from onceward.benchmarks.on_mongodb import private
+
+    return private()
+
+
 #: Words that may stand instead of a URL: a server of our own is started, and ended afterwards.
 PRIVATE: Mapping[str, Callable[[], AbstractContextManager[str]]] = {
+    "mongodb": _mongodb,
     "redis": _redis,
     "redis-durable": partial(_redis, durable=True),
 }

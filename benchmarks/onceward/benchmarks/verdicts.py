@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from onceward.benchmarks.records import (
+    BATCHING,
     Comparison,
     Footprint,
     Growth,
@@ -43,12 +44,15 @@ class Target:
 
 
 RATIO = Target("SQLite check-in against the raw upsert", "sqlite", "checkin-new", 0.5)
-#: What the raw drivers do is told in ``on_redis``.
+#: What the raw drivers do is told in ``on_redis`` and ``on_mongodb``.
 TARGETS = (
     RATIO,
     Target("Redis check-in against redis-py's SET NX", "redis", "checkin-new", 1.0),
     Target("Redis check-in, 16 threads, against redis-py's SET NX", "redis", "checkin-new-16-threads", 2.5),
     Target("Redis lock + unlock against redis-py's Lock", "redis", "lock-unlock", 1.3, "redis-py Lock"),
+    Target("MongoDB check-in against a bare upsert", "mongodb", "checkin-new", 0.95),
+    Target("MongoDB check-in, 16 threads, against bare upserts", "mongodb", "checkin-new-16-threads", 2.0),
+    Target("MongoDB claim + check-out by the hundred against one by one", "mongodb", BATCHING, 10.0, "mongodb"),
 )
 
 

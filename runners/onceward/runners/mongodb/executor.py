@@ -1,0 +1,272 @@
+"""Check-in, renewal, check-out: the right to run one run."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from msgspec.structs import replace
+from pymongo import ReturnDocument, UpdateOne
+from pymongo.errors import BulkWriteError
+
+from onceward.contracts import transitions
+from onceward.contracts.errors import OncewardError
+from onceward.contracts.executor import Executor
+from onceward.contracts.records import Ending, LockId, Run, RunId
+from onceward.contracts.requests import Admission, CheckIn, CheckInOutcome, CheckOut, Renewal, Renewed
+from onceward.contracts.times import span_ms
+from onceward.contracts.transitions import Entry, Now
+from onceward.runners.combining import Combiner
+from onceward.runners.mongodb import documents, locks
+from onceward.runners.mongodb.base import Base, due, remaining
+from onceward.runners.mongodb.errors import DUPLICATE
+from onceward.runners.mongodb.terms import NEVER, Doc, after, literal
+
+
+class ExecutorPart(Base, Executor):
+    """The part of ``Executor`` that is about single runs."""
+
+    _checkins: Combiner[CheckIn, Doc]
+
+    def checkin(self, request: CheckIn) -> Admission:
+        """See ``Executor.checkin``. One round trip, unless a run that was there is to be taken or ended."""
+        if request.payload is not None:
+            request = replace(request, payload=documents.text_of(request.payload, "payload"))
+        while True:
+            shown = self._checkins.call(request)
+            doc = shown["doc"]
+            found, now = documents.entry_of(doc), documents.now_of(shown["now"])
+            self._terms.seen(found.run.sequence)
+            draw = partial(documents.next_token, doc)
+            outcome, entry = transitions.checkin(found, request, now, token=draw, sequence=_no_sequence)
+            if entry is found or self._write(entry, documents.guard(doc), found):
+                return _admission(outcome, entry, now)
+
+    def _carry_checkins(self, requests: Sequence[CheckIn]) -> Sequence[Doc | BaseException]:
+        """One trip for one request; two for many: the runs exist, and are read."""
+        try:
+            if len(requests) == 1:
+                return [self._enter(requests[0])]
+            return self._enter_all(requests)
+        except OncewardError as error:
+            return [error] * len(requests)
+
+    def _enter(self, request: CheckIn) -> Doc:
+        """The run as it is, after this request has made it if it was absent."""
+        return self._settled(
+            lambda: self._link.runs.find_one_and_update(
+                {"_id": self._key(request.run)},
+                self._create_held(request, self._terms.sequence()),
+                self._shown(),
+                upsert=True,
+                return_document=ReturnDocument.AFTER,
+            ),
+            made="created",
+        )
+
+    def _enter_all(self, requests: Sequence[CheckIn]) -> Sequence[Doc]:
+        tie = self._terms.tie()
+        keys = [self._key(request.run) for request in requests]
+        updates = [
+            UpdateOne({"_id": key}, self._create_held(request, self._terms.sequence(i, tie)), upsert=True)
+            for i, (key, request) in enumerate(zip(keys, requests, strict=True))
+        ]
+        with self._link.writing():
+            unless_duplicate(lambda: self._link.runs.bulk_write(updates, ordered=False))
+        with self._link.writing():  # what was written is not known to the callers before this
+            found = {
+                _identity(shown["doc"]["_id"]): shown
+                for shown in self._link.runs.find({"_id": {"$in": keys}, "status": {"$exists": True}}, self._shown())
+            }
+        return [found.get(_identity(key)) or self._enter(request) for key, request in zip(keys, requests, strict=True)]
+
+    def _create_held(self, request: CheckIn, sequence: Doc) -> list[Doc]:
+        """The run is made, held by its maker, unless there is one; then nothing changes.
+
+        Guarantees G1, G2: it is one document, written once; its token is larger than all before.
+        """
+        now = self._terms.now
+        given: Doc = {
+            "v": 1,
+            "status": "running",
+            "queued": False,
+            "origin": request.request,
+            "priority": 0,
+            "attempt": 1,
+            "holder": request.holder,
+            "request": request.request,
+        }
+        until: object = NEVER
+        if request.lease is not None:
+            given["lease_ms"] = span_ms(request.lease)
+            until = after(now, given["lease_ms"])
+        if request.payload is not None:
+            given["payload"] = request.payload
+        if request.max_crashes is not None:
+            given["max_crashes"] = request.max_crashes
+        made = {
+            "_id": "$_id",
+            "run_at": now,
+            "created": now,
+            "started": now,
+            "until": until,
+            "token": self._terms.token,
+            "seq": sequence,
+        }
+        return [unless_there({"$mergeObjects": [made, literal(given)]})]
+
+    def renew(self, renewals: Sequence[Renewal]) -> Sequence[Renewed]:
+        """See ``Executor.renew``. One round trip for one lease; two for many runs, and two for many locks."""
+        answers = [Renewed.LOST] * len(renewals)
+        for of_locks in (False, True):
+            places = [i for i, each in enumerate(renewals) if isinstance(each.lease.resource, LockId) is of_locks]
+            some = [renewals[i] for i in places]
+            if some:
+                renewed = self._renew_locks(some) if of_locks else self._renew_runs(some)
+                for i, answer in zip(places, renewed, strict=True):
+                    answers[i] = answer
+        return answers
+
+    def _renew_locks(self, renewals: Sequence[Renewal]) -> Sequence[Renewed]:
+        return locks.renew(self._link, self._terms, self.namespace, renewals)
+
+    def _renew_runs(self, renewals: Sequence[Renewal]) -> Sequence[Renewed]:
+        mark = secrets.token_hex(8)
+        updates = [(self._held(each), self._extension(each, mark)) for each in renewals]
+        with self._link.writing():
+            if len(updates) == 1:
+                shown = self._link.runs.find_one_and_update(
+                    *updates[0], {"cancel_requested": 1}, return_document=ReturnDocument.AFTER
+                )
+                return [_renewed(shown)]
+            self._link.runs.bulk_write([UpdateOne(*update) for update in updates], ordered=False)
+            extended = {
+                _identity(doc["_id"]): doc
+                for doc in self._link.runs.find(
+                    {"_id": {"$in": [update[0]["_id"] for update in updates]}, "renewal": mark},
+                    {"cancel_requested": 1, "token": 1, "request": 1},
+                )
+            }
+        return [_renewed(extended.get(_identity(held["_id"])), held) for held, _ in updates]
+
+    def _held(self, renewal: Renewal) -> Doc:
+        """The run, if the lease is its newest and live. One that a claim has seen lapse is not, whatever the clock."""
+        run = renewal.lease.resource
+        assert isinstance(run, RunId)  # locks are renewed elsewhere
+        newest = {"status": "running", "queued": False, **documents.proof(renewal.lease)}
+        return {"_id": self._key(run), **newest, **self._terms.future("until")}
+
+    def _extension(self, renewal: Renewal, mark: str) -> list[Doc]:
+        """The lease ends later, counted from now; one that never ends stays so."""
+        fields: Doc = {"v": {"$add": ["$v", 1]}, "renewal": mark}
+        duration = renewal.duration or renewal.lease.duration
+        if duration is not None:
+            ms = span_ms(duration)
+            ends = {"$lt": ["$until", NEVER]}
+            fields["until"] = {"$cond": [ends, after(self._terms.now, ms), "$until"]}
+            fields["lease_ms"] = {"$cond": [ends, ms, "$lease_ms"]}
+        if renewal.progress is not None:
+            fields["progress"] = literal(documents.progress_text(renewal.progress))
+        return [{"$set": fields}]
+
+    def checkout(self, checkouts: Sequence[CheckOut]) -> Sequence[bool]:
+        """See ``Executor.checkout``. One round trip for any number; one more where a token was stale."""
+        results = [documents.text_of(each.result, "result") for each in checkouts]
+        updates = [
+            UpdateOne(self._newest(each), self._end(each, result))
+            for each, result in zip(checkouts, results, strict=True)
+        ]
+        if not updates:
+            return []
+        with self._link.writing():
+            ended = self._link.runs.bulk_write(updates, ordered=False).matched_count
+        return [True] * len(updates) if ended == len(updates) else self._recorded(checkouts)
+
+    def _newest(self, request: CheckOut) -> Doc:
+        return {"_id": self._key(request.run), "status": "running", **documents.proof(request.lease)}
+
+    def _recorded(self, checkouts: Sequence[CheckOut]) -> Sequence[bool]:
+        """Which of them stand in the store: these, or the same requests before."""
+        keys = [self._key(each.run) for each in checkouts]
+        with self._link.writing():  # something may have been written just before
+            entries = [
+                documents.entry_of(doc)
+                for doc in self._link.runs.find({"_id": {"$in": keys}, "status": {"$exists": True}})
+            ]
+        ended = {(entry.run.id, attempt.token, attempt.checkout) for entry in entries for attempt in entry.run.attempts}
+        return [(each.run, each.lease.token, each.request) in ended for each in checkouts]
+
+    def _end(self, request: CheckOut, result: str | None) -> list[Doc]:
+        """The attempt has ended. Guarantees G4, G6, by the condition that it comes with."""
+        now, again = self._terms.now, request.ending in (Ending.RETRY, Ending.RELEASED)
+        failed = request.ending in (Ending.FAILED, Ending.RETRY)
+        fields: Doc = {
+            "v": {"$add": ["$v", 1]},
+            "status": "scheduled" if again else request.ending.value,
+            "queued": again,
+            "cancel_requested": False,
+            "attempt_ended": now,
+            "ending": request.ending.value,
+            "checkout": literal(request.request),
+        }
+        if failed:
+            fields["failures"] = {"$add": [{"$ifNull": ["$failures", 0]}, 1]}
+        if again:
+            fields["run_at"] = self._due(request)
+        else:
+            fields["ended"] = now
+        gone = ["until", "lease_ms", "claim", "slot", "renewal"]
+        for name, value in (("result", None if again else result), ("error", documents.failure_text(request.error))):
+            if value is None:
+                gone.append(name)
+            else:
+                fields[name] = literal(value)
+        return [{"$set": fields}, {"$unset": gone}]
+
+    def _due(self, request: CheckOut) -> object:
+        if request.at is not None:
+            return due(request.at)
+        return after(self._terms.now, span_ms(request.after)) if request.after is not None else self._terms.now
+
+    def check(self, run: RunId) -> Run | None:
+        found = self._find(run, strictly=True)
+        return None if found is None else documents.public(found[0])
+
+
+def unless_there(made: Doc) -> Doc:
+    """A stage: the document becomes ``made`` where there is none, or only what a purge has left of one."""
+    return {"$replaceWith": {"$cond": [{"$ifNull": ["$status", False]}, "$$ROOT", made]}}
+
+
+def unless_duplicate(write: Callable[[], object]) -> Sequence[int]:
+    """A batch is written; the places of those that a unique index has refused, and nothing else has."""
+    try:
+        write()
+    except BulkWriteError as error:
+        refused = error.details.get("writeErrors") or []
+        unconfirmed = error.details.get("writeConcernErrors")
+        if unconfirmed or not refused or any(each["code"] != DUPLICATE for each in refused):
+            raise
+        return [each["index"] for each in refused]
+    return []
+
+
+def _identity(key: Doc) -> tuple[str, ...]:
+    """An ``_id`` as something that can be a key of a dict."""
+    return tuple(key.values())
+
+
+def _renewed(doc: Doc | None, held: Doc | None = None) -> Renewed:
+    if doc is None or (held is not None and (doc["token"], doc["request"]) != (held["token"], held["request"])):
+        return Renewed.LOST
+    return Renewed.CANCELLING if doc.get("cancel_requested") else Renewed.HELD
+
+
+def _no_sequence() -> int:
+    """Never asked for: the run is there."""
+    raise AssertionError
+
+
+def _admission(outcome: CheckInOutcome, entry: Entry, now: Now) -> Admission:
+    return Admission(outcome=outcome, run=documents.public(entry), remaining=remaining(entry, now))
