@@ -82,11 +82,6 @@ class Cluster(ABC):
             time.sleep(_LOOK_EVERY)
         return True
 
-    def followers(self) -> Sequence[ServerProcess]:
-        """The members that run and do not lead."""
-        leader = self.leader()
-        return [member for member in self.members if member is not leader and member.running]
-
     def close(self) -> None:
         """No process and no file of it is left. May be called twice."""
         for server in (*self.helpers, *self.members):
