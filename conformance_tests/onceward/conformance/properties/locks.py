@@ -53,7 +53,7 @@ class LockMachine(Machine):
         self.tokens: dict[LockId, int] = {}
         self.requests: list[LockRequest] = []
         self.issued: list[Lease] = []
-        self.purged: dict[int, LockId] = {}
+        self.purged: set[tuple[LockId, int]] = set()
         self.leases = EXACT if self.exact else PATIENT
 
     # -- lock ---------------------------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ class LockMachine(Machine):
             lambda: self.client(lease.holder).executor.unlock(lease),
         )
         law = "G7" if repeated else "L7" if live else "G4"
-        right = answer is bool(live or repeated) or lease.token in self.purged
+        right = answer is bool(live or repeated) or (lease.resource, lease.token) in self.purged
         self.expect(law, right, lambda: f"the unlock was answered {answer}")
         if live and hold is not None:
             hold.held = False
@@ -205,7 +205,7 @@ class LockMachine(Machine):
         if self.exact:
             self.pass_ms(hold.until - self.now_ms - short)
             return name
-        lease = next(lease for lease in reversed(self.issued) if lease.token == hold.token)
+        lease = next(lease for lease in reversed(self.issued) if lease.resource == name and hold.is_of(lease))
         self.trial.harness.lapse(self.runner, lease)
         self.trial.say(f"-- the lease {hold.token} on {name} lapses --")
         hold.until = self.now_ms
@@ -234,7 +234,7 @@ class LockMachine(Machine):
         self.ask("operator.purge()", lambda: self.runner.lifecycle.purge(Purge(older_than=timedelta(0))))
         for name, hold in list(self.newest.items()):
             if not hold.live(self.now_ms):
-                self.purged[hold.token] = name
+                self.purged.add((name, hold.token))
                 del self.newest[name]
 
     # -- looking ------------------------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ class LockMachine(Machine):
         listed = self.listed()
         shown = {state.lease.resource: state for state in listed}
         live = {name for name, hold in self.newest.items() if hold.live(self.now_ms)}
-        may = {name for name, hold in self.newest.items() if hold.held} | set(self.purged.values())
+        may = {name for name, hold in self.newest.items() if hold.held} | {name for name, _ in self.purged}
         self.expect("C2", live <= set(shown) <= may, lambda: f"listed {sorted(map(str, shown))}, held {live}")
         self.expect("C2", list(shown) == sorted(shown), lambda: f"not by name: {listed}")
         for name in live:

@@ -312,7 +312,7 @@ class RunsMachine(Machine):
         if self.exact:
             self.pass_ms(found.until - self.now_ms - short)
             return
-        lease = next(lease for lease in reversed(self.issued) if lease.token == found.token)
+        lease = next(x for x in reversed(self.issued) if (x.resource, x.token) == (found.id, found.token))
         self.trial.harness.lapse(self.runner, lease)
         self.trial.say(f"-- the lease {lease.token} of {lease.holder} on {found.id} lapses --")
         found.until = self.now_ms
