@@ -104,11 +104,11 @@ def lossy_followers(trial: Trial) -> None:
         raise
 
 
-def lossy(trial: Trial) -> None:
+def lossy(trial: Trial, deeds: Sequence[Deed] = LEADERS) -> None:
     """Leaders are lost where that may lose writes: clients must go on, and only what was lost is counted."""
     trial.begin_case()
     with trial.harness.timed_runner() as runner:
-        episode = _played(trial, runner, "checkin", LEADERS)
+        episode = _played(trial, runner, "checkin", deeds)
         no_problems(trial, episode)
     findings = {finding.guarantee for finding in judged(trial, episode).findings if finding.guarantee in SAFETY}
     with _reopened(trial.harness, runner) as runner:

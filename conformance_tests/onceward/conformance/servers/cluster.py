@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
+from onceward.conformance.harness import new_namespace
 from onceward.conformance.servers.process import PORTS_TRIED, ServerProcess
 
 #: So long may servers take to start and to agree, on a machine that is busy with other things.
@@ -46,6 +47,10 @@ class Cluster(ABC):
     @abstractmethod
     def whole(self) -> bool:
         """True if one leads, all others follow it, and all can take over."""
+
+    def namespace(self) -> str:
+        """A new namespace that ``leader`` serves."""
+        return new_namespace()
 
     def form(self) -> None:
         """The members, which all answer, are made into one."""

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from onceward.conformance.harness import UrlHarness, resolve
 from onceward.conformance.servers.cluster import Cluster
 from onceward.conformance.servers.process import ServerMissing
-from onceward.contracts import StoreMisconfigured
+from onceward.contracts import Runner, StoreMisconfigured
 
 _HOME = "onceward.conformance.servers"
 #: By what stands behind ``cluster://``.
@@ -34,6 +34,9 @@ class ClusterHarness(UrlHarness):
         super().__init__(cluster.url + (f"{mark}{options}" if options else ""))
         self.name = name or self.name
         self._cluster = cluster
+
+    def fresh_runner(self) -> Runner:
+        return self._opening(self._cluster.namespace()).open()
 
     def cluster(self) -> Cluster:
         return self._cluster

@@ -130,17 +130,12 @@ class RedisSentinels(Cluster):
 
 
 class RedisNodes(Cluster):
-    """A Redis Cluster: three nodes that share the slots, each with a replica. Who leads is another one for each slot.
-
-    Args:
-        slot: the one whose node counts as leader.
-    """
+    """A Redis Cluster: three nodes that share the slots, each with a replica. Who has the slot 0 counts as leader."""
 
     name = "Redis Cluster"
 
-    def __init__(self, slot: int = 0) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.slot = slot
         self._nodes: tuple[RedisMember, ...] = ()
 
     @property
@@ -165,13 +160,31 @@ class RedisNodes(Cluster):
         for primary, replica in zip(self._nodes[:3], self._nodes[3:], strict=True):
             replica.asked("CLUSTER", "REPLICATE", str(primary.asked("CLUSTER", "MYID")))
 
+    def namespace(self) -> str:
+        """One on the leader's slots, which stay together when another takes over."""
+        from onceward.runners.redis.names import prefix
+        from onceward.runners.redis.target import slot_of
+
+        while slot_of(prefix(name := super().namespace())) >= _SLOTS // 3:
+            pass
+        return name
+
     def leader(self) -> ServerProcess | None:
         for node in self._nodes:
-            owner = _owner(node.asked("CLUSTER", "SLOTS"), self.slot) if node.running else None
+            owner = _owner(node.asked("CLUSTER", "SLOTS"), 0) if node.running else None
             found = next((each for each in self._nodes if each.port == owner and each.running), None)
             if found is not None and found.replication().get("role") == "master":
                 return found
         return None
+
+    def hand_over(self) -> None:
+        """The leader's replica has taken over its slots, in an orderly way: the old leader answers MOVED."""
+        leader = self.leader()
+        assert leader is not None  # the cluster is whole
+        for node in self._nodes:
+            if node.replication().get("master_port") == str(leader.port):
+                node.asked("CLUSTER", "FAILOVER")
+        self.await_(lambda: self.leader() not in (None, leader))
 
     def whole(self) -> bool:
         for node in self._nodes:

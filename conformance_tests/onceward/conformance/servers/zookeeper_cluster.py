@@ -56,8 +56,8 @@ class ZooKeeperMember(ServerProcess):
 
     def mode(self) -> str:
         """``leader``, ``follower``, or nothing while it serves nobody."""
-        lines = dict(line.partition(": ")[::2] for line in self.asked("srvr").splitlines())
-        return lines.get("Mode", "")
+        lines = self.asked("srvr").splitlines()
+        return next((line.removeprefix("Mode: ") for line in lines if line.startswith("Mode: ")), "")
 
     def asked(self, word: str) -> str:
         """What it answers to a command of four letters; nothing, if it does not."""
