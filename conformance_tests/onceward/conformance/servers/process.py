@@ -80,6 +80,7 @@ class ServerProcess(ABC):
     Attributes:
         port: where it listens, on 127.0.0.1.
         folder: its data and its log; gone after ``close``.
+        environment: what is in its environment besides what is in ours.
     """
 
     name = "server"
@@ -87,6 +88,7 @@ class ServerProcess(ABC):
     def __init__(self) -> None:
         self.port = free_port()
         self.folder = Path(tempfile.mkdtemp(prefix=f"onceward-{self.name}-"))
+        self.environment: Mapping[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
         _all.add(self)
 
@@ -116,17 +118,13 @@ class ServerProcess(ABC):
             self.port = free_port()
         raise RuntimeError(f"{self.name} did not start within {_READY_WITHIN} seconds:\n{self.log[-2000:]}")
 
-    def environment(self) -> Mapping[str, str]:
-        """What is in its environment besides what is in ours."""
-        return {}
-
     def spawn(self) -> None:
         """Its process runs; nobody has waited for it to answer."""
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 self.command(),
                 cwd=self.folder,
-                env={**os.environ, **self.environment()},
+                env={**os.environ, **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
