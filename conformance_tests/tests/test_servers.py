@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from onceward.conformance.servers.containers import Image, docker_answers, or_contained
+from onceward.conformance.servers.process import ServerMissing
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / ".ci" / "servers"
 TESTS = Path(__file__).parent
@@ -127,3 +130,41 @@ def test_a_missing_server_is_skipped_on_a_laptop_and_fails_in_ci(
     )
     assert f"1 {outcome}" in done.stdout, done.stdout + done.stderr
     assert "is not installed; install it" in done.stdout
+
+
+IMAGE = Image("redis:7", 6379, "ready", "redis://{host}:{port}")
+
+
+def missing() -> str:
+    raise ServerMissing("it is not installed")
+
+
+def no_container(image: Image) -> str:
+    raise AssertionError("nothing was to be run")
+
+
+class TestContainers:
+    """What is decided; the container itself is run only where Docker answers."""
+
+    def test_a_server_of_our_own_goes_first(self) -> None:
+        assert or_contained(lambda: "own", IMAGE, docker=lambda: pytest.fail("was asked"), run=no_container) == "own"
+
+    def test_without_the_program_it_is_a_container(self) -> None:
+        assert or_contained(missing, IMAGE, docker=lambda: True, run=lambda image: image.name) == "redis:7"
+
+    def test_without_either_it_is_missing(self) -> None:
+        with pytest.raises(ServerMissing, match="not installed"):
+            or_contained(missing, IMAGE, docker=lambda: False, run=no_container)
+
+    @pytest.mark.parametrize(("ends", "answers"), [(0, True), (1, False)])
+    def test_docker_answers_if_its_daemon_does(
+        self, machine: Machine, monkeypatch: pytest.MonkeyPatch, ends: int, answers: bool
+    ) -> None:
+        machine.has("docker", ends=ends)
+        monkeypatch.setenv("PATH", str(machine.folder))
+        assert docker_answers() is answers
+        assert "docker info" in machine.calls
+
+    def test_no_docker_does_not_answer(self, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", str(machine.folder))
+        assert not docker_answers()

