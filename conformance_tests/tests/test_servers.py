@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from onceward.conformance.servers.containers import Image, docker_answers, or_contained
+from onceward.conformance.harness import UrlHarness
+from onceward.conformance.servers.containers import Image, contained, docker_answers, or_contained
 from onceward.conformance.servers.process import ServerMissing
+from onceward.conformance.servers.redis import IMAGE as REDIS
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / ".ci" / "servers"
@@ -164,6 +166,12 @@ class TestContainers:
         monkeypatch.setenv("PATH", str(machine.folder))
         assert docker_answers() is answers
         assert "docker info" in machine.calls
+
+    def test_a_container_serves(self) -> None:
+        if not docker_answers():
+            pytest.skip("Docker does not answer here")
+        with UrlHarness(contained(REDIS)).fresh_runner() as runner:
+            assert runner.lifecycle.health().ok
 
     def test_no_docker_does_not_answer(self, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", str(machine.folder))

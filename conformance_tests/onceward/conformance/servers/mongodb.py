@@ -24,7 +24,7 @@ _ADVICE = (
     f"or start Docker, or set {VARIABLE} to the URL of a running one"
 )
 #: A standalone server: members of a set would have to be reached by the names that they have inside.
-_IMAGE = Image("mongo:7", 27017, "Waiting for connections", "mongodb://{host}:{port}/onceward")
+IMAGE = Image("mongo:7", 27017, "Waiting for connections", "mongodb://{host}:{port}/onceward")
 #: Name of every replica set.
 SET = "rs0"
 
@@ -187,7 +187,7 @@ def mongodb_url() -> str:
         return os.environ[VARIABLE]
     if importlib.util.find_spec("pymongo") is None:
         raise ServerMissing("pymongo is not installed; pip install 'onceward[mongodb]'")
-    return or_contained(lambda: _own().url, _IMAGE)
+    return or_contained(lambda: _own().url, IMAGE)
 
 
 @cache

@@ -16,7 +16,7 @@ VARIABLE = "ONCEWARD_TEST_REDIS_URL"
 _ADVICE = (
     f"install it (Debian: apt-get install redis-server), or start Docker, or set {VARIABLE} to the URL of a running one"
 )
-_IMAGE = Image("redis:7", 6379, "Ready to accept connections", "redis://{host}:{port}/0")
+IMAGE = Image("redis:7", 6379, "Ready to accept connections", "redis://{host}:{port}/0")
 
 #: Every acknowledged write is on the disk.
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
@@ -112,7 +112,7 @@ def redis_url() -> str:
     Raises:
         ServerMissing: there is none of these.
     """
-    return os.environ.get(VARIABLE) or or_contained(lambda: _own().url, _IMAGE)
+    return os.environ.get(VARIABLE) or or_contained(lambda: _own().url, IMAGE)
 
 
 @cache
