@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from onceward.conformance.harness import UrlHarness
+from onceward.conformance.servers.containers import Image, contained, docker_answers, or_contained
+from onceward.conformance.servers.process import ServerMissing
+from onceward.conformance.servers.redis import IMAGE as REDIS
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / ".ci" / "servers"
 TESTS = Path(__file__).parent
@@ -54,7 +59,8 @@ def machine(tmp_path: Path) -> Machine:
 
 
 def test_what_is_there_is_not_installed_again(machine: Machine) -> None:
-    machine.has("redis-server")
+    for name in ("redis-server", "etcd", "java", "dpkg-query", "cc"):
+        machine.has(name)
     machine.has("ldconfig", says="libcurl.so.4 (libc6,x86-64) => /lib/libcurl.so.4")
     machine.has("apt-get")
     done = machine.run()
@@ -69,7 +75,7 @@ def test_packages_are_installed_where_that_is_possible(machine: Machine) -> None
     assert done.returncode == 0
     assert "apt-get -qq update" in machine.calls
     install = machine.calls[machine.calls.index("apt-get -qq install") :].splitlines()[0]
-    assert install.endswith("--no-install-recommends redis-server libcurl4")
+    assert install.endswith("--no-install-recommends redis-server libcurl4 etcd-server zookeeper gcc libc6-dev")
     assert install.count("--yes") == 1
 
 
@@ -80,7 +86,7 @@ def test_where_nothing_may_be_installed_it_says_what_to_do_and_goes_on(machine: 
         machine.has("sudo", ends=1)
     done = machine.run()
     assert done.returncode == 0
-    assert "apt-get install redis-server libcurl4" in done.stderr
+    assert "apt-get install redis-server libcurl4 etcd-server zookeeper gcc libc6-dev" in done.stderr
     assert "ONCEWARD_TEST_REDIS_URL" in done.stderr
     assert "\napt-get" not in f"\n{machine.calls}"
 
@@ -88,13 +94,22 @@ def test_where_nothing_may_be_installed_it_says_what_to_do_and_goes_on(machine: 
 def test_other_systems_are_told_what_is_missing(machine: Machine) -> None:
     done = machine.run()
     assert done.returncode == 0
-    assert "redis-server libcurl4 not installed" in done.stderr
+    assert "redis-server libcurl4 etcd-server zookeeper gcc libc6-dev not installed" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("ci", "outcome"), [("", "skipped"), ("false", "skipped"), ("true", "failed"), ("1", "failed")]
 )
-@pytest.mark.parametrize(("support", "call"), [("redis_support", "shared_url()"), ("mongodb_support", "shared_url()")])
+@pytest.mark.parametrize(
+    ("support", "call"),
+    [
+        ("redis_support", "shared_url()"),
+        ("mongodb_support", "shared_url()"),
+        ("test_failover", "started(test_failover.EtcdCluster)"),
+        ("test_failover", "started(test_failover.ZooKeeperCluster)"),
+        ("test_server_clock", "available(test_server_clock.WallClock)"),
+    ],
+)
 def test_a_missing_server_is_skipped_on_a_laptop_and_fails_in_ci(
     tmp_path: Path, support: str, call: str, ci: str, outcome: str
 ) -> None:
@@ -117,3 +132,47 @@ def test_a_missing_server_is_skipped_on_a_laptop_and_fails_in_ci(
     )
     assert f"1 {outcome}" in done.stdout, done.stdout + done.stderr
     assert "is not installed; install it" in done.stdout
+
+
+IMAGE = Image("redis:7", 6379, "ready", "redis://{host}:{port}")
+
+
+def missing() -> str:
+    raise ServerMissing("it is not installed")
+
+
+def no_container(image: Image) -> str:
+    raise AssertionError("nothing was to be run")
+
+
+class TestContainers:
+    """What is decided; the container itself is run only where Docker answers."""
+
+    def test_a_server_of_our_own_goes_first(self) -> None:
+        assert or_contained(lambda: "own", IMAGE, docker=lambda: pytest.fail("was asked"), run=no_container) == "own"
+
+    def test_without_the_program_it_is_a_container(self) -> None:
+        assert or_contained(missing, IMAGE, docker=lambda: True, run=lambda image: image.name) == "redis:7"
+
+    def test_without_either_it_is_missing(self) -> None:
+        with pytest.raises(ServerMissing, match="not installed"):
+            or_contained(missing, IMAGE, docker=lambda: False, run=no_container)
+
+    @pytest.mark.parametrize(("ends", "answers"), [(0, True), (1, False)])
+    def test_docker_answers_if_its_daemon_does(
+        self, machine: Machine, monkeypatch: pytest.MonkeyPatch, ends: int, answers: bool
+    ) -> None:
+        machine.has("docker", ends=ends)
+        monkeypatch.setenv("PATH", str(machine.folder))
+        assert docker_answers() is answers
+        assert "docker info" in machine.calls
+
+    def test_a_container_serves(self) -> None:
+        if not docker_answers():
+            pytest.skip("Docker does not answer here")
+        with UrlHarness(contained(REDIS)).fresh_runner() as runner:
+            assert runner.lifecycle.health().ok
+
+    def test_no_docker_does_not_answer(self, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", str(machine.folder))
+        assert not docker_answers()

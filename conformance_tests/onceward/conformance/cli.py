@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from onceward.conformance.disturb import Faults
-from onceward.contracts import StoreError
+from onceward.contracts import InvalidRequest, StoreError
 from onceward.runners.factory import open_runner
 from onceward.toolkit.cli.answers import Exit, answering, complain
 from onceward.toolkit.cli.durations import parse_duration
@@ -27,7 +28,13 @@ if TYPE_CHECKING:
 
 @answering
 def conform(
-    target: Annotated[str, typer.Argument(help="A store's URL (sqlite:///x.db, memory://), or module:harness.")],
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="A store's URL (sqlite:///x.db, memory://), or module:harness, or servers that are started for it: "
+            "cluster://mongodb, cluster://etcd, cluster://zookeeper, cluster://redis-sentinel, cluster://redis-cluster."
+        ),
+    ],
     profile: Annotated[
         list[str] | None,
         typer.Option(help="Only this list of promises; may be repeated. Default: all that the store declares."),
@@ -38,7 +45,11 @@ def conform(
         Path | None, typer.Option(metavar="DIR", help="Write certificate.json, report.txt and report.html there.")
     ] = None,
     faults: Annotated[
-        Faults, typer.Option(help="What is done on the way to a server: messages are lost, late and repeated; or none.")
+        Faults,
+        typer.Option(
+            help="messages: they are lost, late and repeated on the way to a server. server: leaders and followers of "
+            "a cluster://... are killed, paused and restarted. none: nothing is disturbed."
+        ),
     ] = Faults.MESSAGES,
     as_json: JsonOption = False,
 ) -> Exit:
@@ -52,11 +63,12 @@ def conform(
     sys.path.insert(0, os.getcwd())  # where an author's own harness is
     try:
         harness = load_target(target)
-        _openable(target)
-    except StoreError as error:
+        _openable(target, harness, faults)
+    except (InvalidRequest, StoreError) as error:
         complain(error)
         return Exit.USAGE
-    certificate = _examined(harness, profiles=profile, budget=time, seed=seed, out=out, faults=faults)
+    with closing(harness):
+        certificate = _examined(harness, profiles=profile, budget=time, seed=seed, out=out, faults=faults)
     if as_json:
         typer.echo(certificate.as_json())
     else:
@@ -69,9 +81,15 @@ def conform(
     return Exit(certificate.exit_code)
 
 
-def _openable(target: str) -> None:
+def _openable(target: str, harness: Harness, faults: Faults) -> None:
     """What a URL names can be opened; else it could not be examined, which is not a broken promise."""
-    if "://" in target:
+    if faults is Faults.SERVER and harness.cluster() is None:
+        raise InvalidRequest(
+            "faults",
+            faults.value,
+            "messages or none for this target; server needs cluster://..., or a harness's cluster()",
+        )
+    if "://" in target and harness.cluster() is None:
         open_runner(target).close()
 
 

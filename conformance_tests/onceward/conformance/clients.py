@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -46,13 +46,14 @@ class Episode:
 
 @dataclass(frozen=True)
 class Cast:
-    """Who plays: so many clients, each with so many steps, on leases of that length."""
+    """Who plays: so many clients, each with so many steps, on leases of that length, resting ``pace`` seconds each."""
 
     workload: str
     clients: int
     steps: int
     lease: timedelta
     seed: int
+    pace: float = 0.0
 
     def name(self, index: int) -> str:
         """The client's name; unique within the namespace."""
@@ -74,11 +75,20 @@ def at_once() -> None:
     """Nothing has to be done before clients begin."""
 
 
-def run_threads(harness: Harness, runner: Runner, cast: Cast, *, begin: Callable[[], None] = at_once) -> Episode:
+def run_threads(
+    harness: Harness,
+    runner: Runner,
+    cast: Cast,
+    *,
+    begin: Callable[[], None] = at_once,
+    meanwhile: Callable[[Sequence[ListRecorder]], None] | None = None,
+) -> Episode:
     """Each client is a thread, with a client of the store of its own where the harness makes one.
 
-    ``begin`` is called when all have opened it.
+    ``begin`` is called when all have opened it, ``meanwhile`` while they are at work, which ends when it returns;
+    without it, their programs are played to the end.
     """
+    done = threading.Event()
     barrier = threading.Barrier(cast.clients)
     register: Register = ThreadRegister()
     runners = [runner if index == 0 else _own(harness, runner) for index in range(cast.clients)]
@@ -94,6 +104,8 @@ def run_threads(harness: Harness, runner: Runner, cast: Cast, *, begin: Callable
             seed=cast.seed,
             steps=cast.steps,
             lease=cast.lease,
+            going=lambda: not done.is_set(),
+            pace=cast.pace,
         )
         try:
             barrier.wait()
@@ -106,8 +118,14 @@ def run_threads(harness: Harness, runner: Runner, cast: Cast, *, begin: Callable
     with eager_switching():
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        try:
+            if meanwhile is not None:
+                meanwhile(recorders)
+        finally:
+            if meanwhile is not None:
+                done.set()
+            for thread in threads:
+                thread.join()
     for other in {id(other): other for other in runners if other is not runner}.values():
         other.close()
     if crashes:

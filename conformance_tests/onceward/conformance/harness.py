@@ -34,6 +34,7 @@ from onceward.contracts import InvalidRequest, Lease, Renewal, Runner, StoreMisc
 from onceward.contracts.records import Record
 
 if TYPE_CHECKING:
+    from onceward.conformance.servers.cluster import Cluster
     from onceward.runners.clock import ManualClock
 
 _SECRET = re.compile("pass|secret|token|auth|key", re.IGNORECASE)
@@ -145,6 +146,10 @@ class Harness(ABC):
 
     def through(self, address: tuple[str, int]) -> Harness | None:
         """A harness of the same store whose openings reach the server by that address; None: it cannot."""
+        return None
+
+    def cluster(self) -> Cluster | None:
+        """The servers of the store, if they are the harness's own and may be killed and paused; None: they may not."""
         return None
 
     def close(self) -> None:
@@ -284,10 +289,17 @@ def without_password(url: str) -> str:
 
 
 def harness_for_url(url: str) -> Harness:
-    """The harness that fits a URL: the embedded stores have clocks that move, others are waited for."""
+    """The harness that fits a URL: the embedded stores have clocks that move, others are waited for.
+
+    ``cluster://mongodb`` and the like start servers of their own on this machine.
+    """
     if url.partition("?")[0] in ("memory:", "memory:/", "memory://", "memory"):
         return MemoryHarness()
     scheme, _, path = url.partition("://")
+    if scheme == "cluster":
+        from onceward.conformance.servers.clusters import cluster_harness
+
+        return cluster_harness(url)
     if scheme == "sqlite" and "?" not in url and path.strip("/"):
         return SqliteHarness(Path(path[1:] if path.startswith("/") else path), name=url)
     return UrlHarness(url)

@@ -10,6 +10,7 @@ from onceward.conformance.properties import (
     crashes,
     cuts,
     durable,
+    failover,
     histories,
     inputs,
     locks,
@@ -63,15 +64,28 @@ PROFILES: Mapping[str, tuple[Property, ...]] = {
         messages.CLAIM,
         cuts.CUTS_EVERYWHERE,
     ),
+    "failover": (
+        failover.FOLLOWERS,
+        failover.CHECKIN,
+        failover.LOCK,
+        failover.QUEUE,
+    ),
+    "lossy-failover": (
+        failover.LOSSY_FOLLOWERS,
+        failover.LOSSY,
+    ),
 }
 
 
-def fitting(of_store: Traits, *, networked: bool = False) -> tuple[str, ...]:
-    """The profiles that a store with these traits, behind a network or not, can be asked for at all."""
+def fitting(of_store: Traits, *, networked: bool = False, clustered: bool = False) -> tuple[str, ...]:
+    """The profiles that a store with these traits can be asked for at all.
+
+    ``networked``: its messages can be disturbed; ``clustered``: its servers.
+    """
     return tuple(
         name
         for name, members in PROFILES.items()
-        if not any(member.missing(of_store, networked=networked) for member in members)
+        if not any(member.missing(of_store, networked=networked, clustered=clustered) for member in members)
     )
 
 

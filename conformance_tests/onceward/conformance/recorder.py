@@ -42,6 +42,8 @@ class ListRecorder:
         self.ops: dict[int, Op] = {}
         self.faults: Counter[str] = Counter()
         self.problems: list[str] = []
+        self.answered = 0.0
+        """When the latest of the requests that were answered for certain was sent."""
 
     def begin(self, number: int, op: Op) -> None:
         """The operation is about to be sent."""
@@ -49,6 +51,8 @@ class ListRecorder:
     def end(self, number: int, op: Op) -> None:
         """The operation was answered."""
         self.ops[number] = op
+        if op.outcome not in (Outcome.FAILED, Outcome.UNKNOWN):
+            self.answered = max(self.answered, op.inv)
 
     def fault(self, name: str) -> None:
         """Something was done to this client."""

@@ -60,7 +60,7 @@ def run_suite(
         out: folder for certificate.json, report.txt and report.html; None: nothing is written.
         progress: called with a property's id and how far it is, from 0 to 1.
         excused: properties that are not to be run, with the reason; the report shows it, and it is never a pass.
-        faults: what is done to messages, where the harness knows the server's address.
+        faults: what is done to messages, where the harness knows the server's address, or to servers of its own.
 
     Raises:
         InvalidRequest: there is no such profile.
@@ -78,7 +78,7 @@ def run_suite(
             base, problem=problem, profiles=dict.fromkeys(profiles or (), False), seconds=time.monotonic() - began
         )
     else:
-        asked = tuple(profiles) if profiles is not None else fitting(traits, networked=_networked(harness, faults))
+        asked = tuple(profiles) if profiles is not None else fitting(traits, **_reach(harness, faults))
         end = began + budget.total_seconds()
         examination = Examination(harness, traits, asked, chosen, end, progress, faults)
         results = examination.run(excused or {})
@@ -131,9 +131,12 @@ def _smoke(harness: Harness) -> tuple[Traits, Mapping[str, str | int | float | b
         runner.close()
 
 
-def _networked(harness: Harness, faults: Faults) -> bool:
-    """Messages can be disturbed, and are to be."""
-    return faults is Faults.MESSAGES and harness.server() is not None
+def _reach(harness: Harness, faults: Faults) -> dict[str, bool]:
+    """Whether messages, and servers, can be disturbed and are to be."""
+    return {
+        "networked": faults is Faults.MESSAGES and harness.server() is not None,
+        "clustered": faults is Faults.SERVER and harness.cluster() is not None,
+    }
 
 
 def _conforms(profile: str, results: Sequence[Result]) -> bool:
@@ -188,7 +191,7 @@ class Examination:
 
     def one(self, member: Property, share: float, excuse: str | None = None) -> Result:
         """The property was run for its share of the time."""
-        missing = member.missing(self.traits, networked=_networked(self.harness, self.faults))
+        missing = member.missing(self.traits, **_reach(self.harness, self.faults))
         if missing is not None:
             return Result(id=member.id, statement=member.statement, verdict=Verdict.SKIPPED, reason=missing)
         if excuse is not None:
@@ -240,6 +243,8 @@ class Examination:
         assert trial.best is not None  # kept by whoever raised it
         found = trial.best
         profile = profile_of(member.id, self.profiles)
+        target = shlex.quote(self.harness.name)
+        faults = "" if self.faults is Faults.MESSAGES else f" --faults {self.faults}"
         return Violation(
             guarantee=found.violation.guarantee,
             promise=STATEMENTS.get(found.violation.guarantee, ""),
@@ -247,5 +252,5 @@ class Examination:
             history=found.history,
             diagram=found.diagram,
             seed=trial.seed,
-            command=f"onceward conform {shlex.quote(self.harness.name)} --profile {profile} --seed {trial.seed}",
+            command=f"onceward conform {target} --profile {profile} --seed {trial.seed}{faults}",
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -66,11 +66,11 @@ ACTS = (
 )
 
 
-def program(seed: int, client: str, steps: int, resources: int) -> list[Step]:
+def program(seed: int, client: str, steps: int, resources: int) -> Iterator[Step]:
     """The steps of one client; the resources move on with the steps, so that clients meet."""
     rng = random.Random(f"{seed}/{client}")
-    return [
-        Step(
+    for index in range(steps):
+        yield Step(
             resource=index // 3 + rng.randrange(resources),
             act=rng.choice(ACTS),
             pause=rng.random() * 0.003,
@@ -78,13 +78,21 @@ def program(seed: int, client: str, steps: int, resources: int) -> list[Step]:
             limit=rng.choice((1, 1, 2, 5)),
             tries=rng.choice((1, 1, 2, 6)),
         )
-        for index in range(steps)
-    ]
+
+
+def to_the_end() -> bool:
+    """True: clients go on until their program is over."""
+    return True
 
 
 @dataclass
 class Worker:
-    """One client with its runner, its program and its record."""
+    """One client with its runner, its program and its record.
+
+    Attributes:
+        going: asked before each step; False: that was enough.
+        pace: seconds of rest after each step.
+    """
 
     runner: Runner
     client: str
@@ -93,6 +101,8 @@ class Worker:
     seed: int
     steps: int
     lease: timedelta
+    going: Callable[[], bool] = to_the_end
+    pace: float = 0.0
 
     def __post_init__(self) -> None:
         self.scribe = Scribe(self.client, self.recorder)
@@ -102,6 +112,14 @@ class Worker:
     def seconds(self) -> float:
         """The length of its leases."""
         return self.lease.total_seconds()
+
+    def program(self, resources: int) -> Iterator[Step]:
+        """The steps of its program, for as long as it is to go on."""
+        for step in program(self.seed, self.client, self.steps, resources):
+            if not self.going():
+                return
+            yield step
+            time.sleep(self.pace)
 
     def request(self) -> str:
         """A request id that nobody else uses in this history."""
@@ -236,7 +254,7 @@ def _read_value(op: Op, value: int | None) -> Op:
 
 def checkins(worker: Worker) -> None:
     """Everybody checks in on the same keys."""
-    for step in program(worker.seed, worker.client, worker.steps, 4):
+    for step in worker.program(4):
         run = RunId(JOB, f"k{step.resource}")
         for _ in range(step.tries):
             request = CheckIn(run=run, holder=worker.client, lease=worker.lease, request=worker.request())
@@ -271,7 +289,7 @@ def _go_on(worker: Worker, lease: Lease, step: Step) -> None:
 
 def locks(worker: Worker) -> None:
     """Everybody wants the same locks, and counts while it has one."""
-    for step in program(worker.seed, worker.client, worker.steps, 2):
+    for step in worker.program(2):
         name = LockId(f"lock{step.resource % 3}")
         request = LockRequest(lock=name, holder=worker.client, lease=worker.lease, request=worker.request())
         lease = worker.lock(request)
@@ -297,7 +315,7 @@ def locks(worker: Worker) -> None:
 def queue(worker: Worker) -> None:
     """Some submit, all claim, never more than a few at a time."""
     wants = (Want(job=JOB, max_running=MAX_RUNNING),)
-    for index, step in enumerate(program(worker.seed, worker.client, worker.steps, 4)):
+    for index, step in enumerate(worker.program(4)):
         if index % 3 == 0:
             ids = [RunId(JOB, f"{worker.client}.{index}.{n}") for n in range(step.limit)]
             worker.submit([RunSpec(id=run, priority=step.resource % 3, request=worker.request()) for run in ids])
@@ -306,7 +324,7 @@ def queue(worker: Worker) -> None:
 
 def backlog(worker: Worker) -> None:
     """All claim from what was submitted before, without limits."""
-    for step in program(worker.seed, worker.client, worker.steps, 4):
+    for step in worker.program(4):
         _claim(worker, plainly(step), None)
 
 

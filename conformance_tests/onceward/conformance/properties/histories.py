@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-from onceward.conformance.checker import Finding, Judgement, judge
+from onceward.conformance.checker import Finding, Judgement, Report, judge
 from onceward.conformance.clients import Cast, Episode, run_processes, run_threads
 from onceward.conformance.diagram import lanes, lines, shown
 from onceward.conformance.faults.soak import disturbed
@@ -67,12 +67,12 @@ def _episode(trial: Trial, workload: str, *, processes: bool, limited: bool, ord
             episode.history[:0] = before.history
         trial.faults.update(episode.faults)
         trial.operations += len(episode.history)
-        _no_problems(trial, episode)
-        _judge(trial, episode, cast, limited=limited, ordered=ordered)
+        no_problems(trial, episode)
+        _judge(trial, episode, limited=limited, ordered=ordered)
         if workload in ("queue", "backlog"):
-            _drain(trial, runner, episode, lease)
+            drain(trial, runner, episode, lease)
         if workload == "checkin":
-            _final_records(trial, runner, episode)
+            final_records(trial, runner, episode)
     finally:
         runner.close()
 
@@ -96,7 +96,7 @@ def _in_processes(harness: Harness, runner: Runner, cast: Cast, begin: Callable[
         return run_processes(opening, cast, Path(folder), nemesis, begin=begin)
 
 
-def _no_problems(trial: Trial, episode: Episode) -> None:
+def no_problems(trial: Trial, episode: Episode) -> None:
     """No client saw an error that must not come out."""
     trial.tally.add("G16")
     for problem in episode.problems[:1]:
@@ -104,8 +104,12 @@ def _no_problems(trial: Trial, episode: Episode) -> None:
         raise trial.keep(Violated(guarantee, message))
 
 
-def _judge(trial: Trial, episode: Episode, cast: Cast, *, limited: bool, ordered: bool) -> None:
-    """The checker holds the history for possible."""
+def judged(trial: Trial, episode: Episode, *, limited: bool = False, ordered: bool = False) -> Report:
+    """What the checker says of the history.
+
+    Raises:
+        OutOfTime: it was too long for it.
+    """
     traits = trial.traits
     slack = (traits.expiry_slack + traits.lease_granularity + timedelta(milliseconds=2)).total_seconds()
     report = judge(
@@ -115,11 +119,17 @@ def _judge(trial: Trial, episode: Episode, cast: Cast, *, limited: bool, ordered
         ordered=ordered,
         until=time.monotonic() + JUDGING.total_seconds(),
     )
-    for guarantee, times in report.evaluated.items():
-        trial.tally.add(guarantee, times)
     if report.judgement is Judgement.OUT_OF_TIME:
         trial.notes.append(f"a history of {len(episode.history)} operations was not judged in time")
         raise OutOfTime
+    return report
+
+
+def _judge(trial: Trial, episode: Episode, *, limited: bool, ordered: bool) -> None:
+    """The checker holds the history for possible."""
+    report = judged(trial, episode, limited=limited, ordered=ordered)
+    for guarantee, times in report.evaluated.items():
+        trial.tally.add(guarantee, times)
     if report.findings:
         raise accuse(trial, min(report.findings, key=lambda finding: len(finding.evidence)), episode)
 
@@ -153,7 +163,7 @@ def _worker(runner: Runner, client: str, recorder: ListRecorder, lease: timedelt
     )
 
 
-def _drain(trial: Trial, runner: Runner, episode: Episode, lease: timedelta) -> None:
+def drain(trial: Trial, runner: Runner, episode: Episode, lease: timedelta) -> None:
     """After the clients are gone, all that was submitted can be worked off: nothing was lost."""
     submitted = {op.resource for op in episode.history if op.kind is Kind.SUBMIT and op.outcome is Outcome.DONE}
     patience = time.monotonic() + 20 * lease.total_seconds() + 10
@@ -180,7 +190,7 @@ def _ended(runner: Runner) -> set[str]:
     return {str(run.id) for run in runner.lifecycle.runs(RunQuery(job=JOB, statuses=statuses, limit=100_000))}
 
 
-def _final_records(trial: Trial, runner: Runner, episode: Episode) -> None:
+def final_records(trial: Trial, runner: Runner, episode: Episode) -> None:
     """What is recorded in the end is what clients were told."""
     final: dict[str, list[str]] = defaultdict(list)
     open_ended: set[str] = set()

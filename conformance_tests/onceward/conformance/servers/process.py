@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -12,7 +13,8 @@ import tempfile
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,7 +23,9 @@ _READY_WITHIN = 20.0
 _ENDS_WITHIN = 10.0
 _LOOK_EVERY = 0.02
 #: Somebody else may take a port between our finding it free and the server's binding it.
-_PORTS_TRIED = 5
+PORTS_TRIED = 5
+_LOWEST_PORT = 10_000
+_RANGE_OF_CLIENTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 class ServerMissing(Exception):
@@ -49,11 +53,25 @@ def find_binary(name: str, *, advice: str) -> str:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A port that nobody listens on now.
+
+    It is none that the system gives to clients: else a connection could take it while its server is down for a moment.
+    """
+    end = _first_of_clients()
+    while True:
+        port = _LOWEST_PORT + secrets.randbelow(end - _LOWEST_PORT)  # not seeded: other processes look for ports too
+        with socket.socket() as sock, suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
+
+
+def _first_of_clients() -> int:
+    """Below it are no ports of clients; as Linux has it by default where the system does not tell."""
+    with suppress(OSError, ValueError):
+        first = int(_RANGE_OF_CLIENTS.read_text().split()[0])
+        if first > _LOWEST_PORT + 1_000:
+            return first
+    return 32_768
 
 
 class ServerProcess(ABC):
@@ -62,6 +80,7 @@ class ServerProcess(ABC):
     Attributes:
         port: where it listens, on 127.0.0.1.
         folder: its data and its log; gone after ``close``.
+        environment: what is in its environment besides what is in ours.
     """
 
     name = "server"
@@ -69,6 +88,7 @@ class ServerProcess(ABC):
     def __init__(self) -> None:
         self.port = free_port()
         self.folder = Path(tempfile.mkdtemp(prefix=f"onceward-{self.name}-"))
+        self.environment: Mapping[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
         _all.add(self)
 
@@ -88,21 +108,23 @@ class ServerProcess(ABC):
 
     def start(self) -> Self:
         """It runs and answers; on another port, if this one was taken the first time."""
-        for tried in range(_PORTS_TRIED):
-            self._spawn()
+        for tried in range(PORTS_TRIED):
+            self.spawn()
             if self._await_ready():
                 return self
             self.kill()
-            if "in use" not in self.log or tried == _PORTS_TRIED - 1:
+            if "in use" not in self.log or tried == PORTS_TRIED - 1:
                 break
             self.port = free_port()
         raise RuntimeError(f"{self.name} did not start within {_READY_WITHIN} seconds:\n{self.log[-2000:]}")
 
-    def _spawn(self) -> None:
+    def spawn(self) -> None:
+        """Its process runs; nobody has waited for it to answer."""
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 self.command(),
                 cwd=self.folder,
+                env={**os.environ, **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -118,10 +140,23 @@ class ServerProcess(ABC):
             time.sleep(_LOOK_EVERY)
         return False
 
+    @property
+    def running(self) -> bool:
+        """True while its process exists, also if it is paused."""
+        return self._process is not None and self._process.poll() is None
+
     def signal(self, number: int) -> None:
-        """The server gets a signal, for example SIGSTOP and SIGCONT."""
+        """The server gets a signal."""
         if self._process is not None and self._process.poll() is None:
             os.kill(self._process.pid, number)
+
+    def pause(self) -> None:
+        """It does nothing any more, and its connections stay open."""
+        self.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """It goes on where it was paused."""
+        self.signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """It is gone at once, with no chance to write anything."""

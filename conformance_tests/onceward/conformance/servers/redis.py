@@ -8,11 +8,15 @@ from collections.abc import Sequence
 from functools import cache
 
 from onceward.conformance.harness import Harness, Opening, UrlHarness, without_password
+from onceward.conformance.servers.containers import Image, or_contained
 from onceward.conformance.servers.process import ServerMissing, ServerProcess, find_binary
 from onceward.contracts import Runner
 
 VARIABLE = "ONCEWARD_TEST_REDIS_URL"
-_ADVICE = f"install it (Debian: apt-get install redis-server), or set {VARIABLE} to the URL of a running one"
+_ADVICE = (
+    f"install it (Debian: apt-get install redis-server), or start Docker, or set {VARIABLE} to the URL of a running one"
+)
+IMAGE = Image("redis:7", 6379, "Ready to accept connections", "redis://{host}:{port}/0")
 
 #: Every acknowledged write is on the disk.
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
@@ -34,9 +38,9 @@ class RedisServer(ServerProcess):
         self._binary = _binary()
         super().__init__()
         self._password = password
-        self._settings = (*(DURABLE if durable else FLEETING), *settings)
+        self.settings = (*(DURABLE if durable else FLEETING), *settings)
         if password:
-            self._settings += ("--requirepass", password)
+            self.settings += ("--requirepass", password)
 
     @property
     def url(self) -> str:
@@ -53,7 +57,7 @@ class RedisServer(ServerProcess):
             "127.0.0.1",
             "--dir",
             str(self.folder),
-            *self._settings,
+            *self.settings,
         )
 
     def ready(self) -> bool:
@@ -103,12 +107,12 @@ def _binary() -> str:
 
 
 def redis_url() -> str:
-    """The server that the environment names, else one of our own that lives as long as this process.
+    """The server that the environment names, else one of our own (or a container) that lives as long as this process.
 
     Raises:
-        ServerMissing: there is neither.
+        ServerMissing: there is none of these.
     """
-    return os.environ.get(VARIABLE) or _own().url
+    return os.environ.get(VARIABLE) or or_contained(lambda: _own().url, IMAGE)
 
 
 @cache

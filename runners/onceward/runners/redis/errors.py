@@ -34,8 +34,6 @@ def refusal(reply: Exception, where: str) -> StoreError:
     """Our error for an error reply. The request was not done: a script that is refused has not changed anything."""
     text = str(reply)
     code = text.partition(" ")[0]
-    if code == "MOVED" and "cluster" not in where:
-        return StoreMisconfigured(f"Redis at {where}: it is a node of a cluster; write redis+cluster:// in the URL")
     if code in _UNAVAILABLE:
         return StoreUnavailable(f"Redis at {where}: {_UNAVAILABLE[code]}. Nothing was changed. It said: {text}")
     if code in _MISCONFIGURED:
