@@ -10,6 +10,7 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 import msgspec
 from hypothesis import HealthCheck, settings
@@ -410,6 +411,12 @@ SPECS = st.tuples(st.sampled_from("abc"), st.integers(-2, 2), st.integers(-3, 3)
 
 QUEUES = st.lists(SPECS, min_size=5, max_size=25)
 CLAIMS = st.lists(st.tuples(st.none() | WANTS, st.integers(1, 8), st.booleans()), min_size=2, max_size=8)
+
+#: A run that a claim buries stands at the front of its queue, and what comes next in it before all of another's.
+BURIED: Any = {
+    "queue": [("a", 0, 0, 2), *[("a", 0, 0, None)] * 3, ("b", 0, 0, None)],
+    "claims": [(None, 1, True)] * 3 + [([Want(job="a"), Want(job="b")], 1, False)],
+}
 
 
 def same_claims(

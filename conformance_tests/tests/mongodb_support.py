@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TypeVar
 
+import pymongo.common
 import pytest
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
@@ -19,6 +20,9 @@ from onceward.runners.mongodb import MongoStore
 from onceward.runners.mongodb.terms import Terms
 
 T = TypeVar("T")
+
+#: After each connection that a test cuts, the driver looks at the server again only after so many seconds.
+pymongo.common.MIN_HEARTBEAT_INTERVAL = 0.02
 
 
 def available(make: Callable[[], T]) -> T:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from against_memory import CLAIMS, QUEUES, SETTINGS, Numbers, Same, same_claims
-from hypothesis import given, settings
+from against_memory import BURIED, CLAIMS, QUEUES, SETTINGS, Numbers, Same, same_claims
+from hypothesis import example, given, settings
 from mongodb_support import ClockedMongoStore, OneClock, shared_url
 
 from onceward.contracts import Lease, LockId, Run, RunId, Store, Want, new_request
@@ -43,6 +43,7 @@ TestSameAsMemory = MongoSame.TestCase
 
 
 @given(queue=QUEUES, claims=CLAIMS)
+@example(**BURIED)
 @settings(max_examples=80, deadline=None)
 def test_g12_g13_claims_take_the_same_runs_in_the_same_order(
     queue: list[tuple[str, int, int, int | None]], claims: list[tuple[list[Want] | None, int, bool]]

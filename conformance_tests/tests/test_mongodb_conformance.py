@@ -40,13 +40,13 @@ class ClockedHarness(MongoHarness):
 
 @pytest.mark.parametrize("profile", ["checkin", "lock", "queue"])
 def test_a_moved_clock(profile: str) -> None:
-    certificate = run_suite(ClockedHarness(), profiles=[profile], budget=timedelta(seconds=10), seed=1)
+    certificate = run_suite(ClockedHarness(), profiles=[profile], budget=timedelta(seconds=4), seed=1)
     assert certificate.profiles == {profile: True}, certificate
 
 
 @pytest.mark.parametrize("replicated", [True, False], ids=["replica set", "standalone"])
 def test_a_server_as_it_is(replicated: bool) -> None:
     with own_server(replicated=replicated) as server:
-        profiles = ["checkin", "lock", "queue", "durable"]
-        certificate = run_suite(MongoHarness(process=server), profiles=profiles, budget=timedelta(seconds=20), seed=2)
+        profiles = ["checkin", "lock", "queue", "durable", "messages"]
+        certificate = run_suite(MongoHarness(process=server), profiles=profiles, budget=timedelta(seconds=15), seed=2)
         assert certificate.profiles == dict.fromkeys(profiles, True), certificate

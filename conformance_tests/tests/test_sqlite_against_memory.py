@@ -5,8 +5,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from against_memory import CLAIMS, QUEUES, SETTINGS, Same, same_claims
-from hypothesis import given, settings
+from against_memory import BURIED, CLAIMS, QUEUES, SETTINGS, Same, same_claims
+from hypothesis import example, given, settings
 
 from onceward.contracts import Store, Want
 from onceward.runners.clock import ManualClock
@@ -31,6 +31,7 @@ TestSameAsMemory = SqliteSame.TestCase
 
 
 @given(queue=QUEUES, claims=CLAIMS)
+@example(**BURIED)
 @settings(max_examples=80, deadline=None)
 def test_g12_g13_claims_take_the_same_runs_in_the_same_order(
     queue: list[tuple[str, int, int, int | None]], claims: list[tuple[list[Want] | None, int, bool]]

@@ -100,5 +100,8 @@ def private() -> Iterator[str]:
     """The URL of a server of our own, a replica set of one, which is gone afterwards."""
     from onceward.conformance.servers.mongodb import MongoServer
 
-    with MongoServer() as server:
+    class OnDisk(MongoServer):
+        on_disk = True
+
+    with OnDisk() as server:
         yield server.url

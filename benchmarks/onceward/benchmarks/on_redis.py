@@ -80,5 +80,8 @@ def private(*, durable: bool = False) -> Iterator[str]:
     """The URL of a server of our own, which is gone afterwards."""
     from onceward.conformance.servers.redis import RedisServer
 
-    with RedisServer(durable=durable) as server:
+    class OnDisk(RedisServer):
+        on_disk = True
+
+    with OnDisk(durable=durable) as server:
         yield server.url

@@ -25,6 +25,8 @@ _LOOK_EVERY = 0.02
 #: Somebody else may take a port between our finding it free and the server's binding it.
 PORTS_TRIED = 5
 _LOWEST_PORT = 10_000
+#: Linux keeps what is written here in memory; servers that sync their files then do not wait for each other's disk.
+_MEMORY, _ROOM = "/dev/shm", 4 * 1024**3
 _RANGE_OF_CLIENTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
@@ -74,6 +76,15 @@ def _first_of_clients() -> int:
     return 32_768
 
 
+def in_memory() -> str | None:
+    """A folder whose files are in memory, if there is one with room for the data of a few servers."""
+    try:
+        room = os.statvfs(_MEMORY)
+    except (OSError, AttributeError):
+        return None
+    return _MEMORY if os.access(_MEMORY, os.W_OK) and room.f_bavail * room.f_frsize >= _ROOM else None
+
+
 class ServerProcess(ABC):
     """One server in one folder. It may be killed and started again on the same data and the same port.
 
@@ -81,13 +92,16 @@ class ServerProcess(ABC):
         port: where it listens, on 127.0.0.1.
         folder: its data and its log; gone after ``close``.
         environment: what is in its environment besides what is in ours.
+        on_disk: the folder is on a disk. Otherwise it is in memory where the system has room for that: kills, stops and
+            restarts of the server show the same there, and only a power cut would not.
     """
 
     name = "server"
+    on_disk = False
 
     def __init__(self) -> None:
         self.port = free_port()
-        self.folder = Path(tempfile.mkdtemp(prefix=f"onceward-{self.name}-"))
+        self.folder = Path(tempfile.mkdtemp(prefix=f"onceward-{self.name}-", dir=None if self.on_disk else in_memory()))
         self.environment: Mapping[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
         _all.add(self)
