@@ -3,10 +3,10 @@
 A *token* is one more than the record's last, and never less than the replica set's cluster time in milliseconds times
 1,024. The cluster time is a hybrid logical clock: it is at least that of every write before it, also after a jump of
 the wall clock and after a failover. A purge leaves the last token in a tombstone for a day, so an operation that was
-delayed in the server, or between reading the time and inserting, for less than that still counts on from it. What removes
-the tombstone is itself a write, with a cluster time of a day later, so whoever comes after it is ahead. So tokens
-strictly increase across purges, and nothing stays behind for ever. A standalone server has no cluster time; there the
-wall clock is taken, and tombstones stay.
+delayed in the server, or between reading the time and inserting, for less than that still counts on from it. What
+removes the tombstone is itself a write, with a cluster time of a day later, so whoever comes after it is ahead. So
+tokens strictly increase across purges, and nothing stays behind for ever. A standalone server has no cluster time;
+there the wall clock is taken, and tombstones stay.
 
 A *sequence* is the cluster time to the increment, which grows with each write of the replica set: of two submissions
 that do not overlap, the later has the larger one. Those that do are told apart by a few random bits, and a unique
