@@ -17,13 +17,13 @@ from onceward.conformance.disturb import Faults
 from onceward.conformance.faults.servers import Deed, ServerNemesis
 from onceward.conformance.harness import MemoryHarness, load_target, resolve
 from onceward.conformance.profiles import fitting
-from onceward.conformance.properties.failover import lossy, soak
+from onceward.conformance.properties.failover import FOLLOWING, LEADERS, lossy, soak
 from onceward.conformance.property import Experiment
 from onceward.conformance.servers.cluster import Cluster
 from onceward.conformance.servers.clusters import CLUSTERS, ClusterHarness
 from onceward.conformance.servers.etcd_cluster import EtcdCluster, EtcdMember
-from onceward.conformance.servers.mongodb_cluster import MongoCluster
-from onceward.conformance.servers.redis_clusters import RedisNodes, RedisSentinels
+from onceward.conformance.servers.mongodb_clusters import MongoAlone, MongoCluster
+from onceward.conformance.servers.redis_clusters import RedisAlone, RedisNodes, RedisSentinels
 from onceward.conformance.servers.zookeeper_cluster import ZooKeeperCluster
 from onceward.conformance.trial import Trial
 from onceward.conformance.verdicts import CouldNotRun, Tally, Violated
@@ -61,7 +61,7 @@ class TestTheTier:
         with closing(PretendedHarness(nothing)) as harness:
             found = run_suite(harness, profiles=["failover"], budget=timedelta(0), seed=3, faults=Faults.SERVER)
         assert found.profiles == {"failover": True}, found
-        assert {deed.value for deed in Deed} <= set(found.faults)
+        assert {deed.value for deed in (*LEADERS, *FOLLOWING)} <= set(found.faults)
 
     def test_acknowledged_check_outs_that_are_lost_are_found(self) -> None:
         others: dict[str, str] = dict.fromkeys(
@@ -76,6 +76,12 @@ class TestTheTier:
         assert result.violation is not None
         assert result.violation.guarantee in ("G1", "G6")
         assert result.violation.command.endswith("--faults server")
+
+    def test_writes_that_do_not_outlive_a_restart_are_found(self) -> None:
+        with closing(PretendedHarness(ended_runs, Failover.NONE)) as harness:
+            trial = trial_of(harness)
+            with pytest.raises(Violated, match=r"G1|G6"):
+                soak("checkin", (Deed.KILL_ALL,))(trial)
 
     def test_locks_that_are_forgotten_are_found(self) -> None:
         with closing(PretendedHarness(locks)) as harness:
@@ -93,7 +99,7 @@ class TestTheTier:
 
     @pytest.mark.parametrize(
         ("failover", "profile"),
-        [(Failover.SAFE, {"failover"}), (Failover.LOSSY, {"lossy-failover"}), (Failover.NONE, set())],
+        [(Failover.SAFE, {"failover"}), (Failover.LOSSY, {"lossy-failover"}), (Failover.NONE, set[str]())],
     )
     def test_only_who_promises_it_is_asked(self, failover: Failover, profile: set[str]) -> None:
         with closing(PretendedHarness(nothing, failover)) as harness:
@@ -159,6 +165,15 @@ def harness(request: pytest.FixtureRequest) -> Iterator[ClusterHarness]:
     cluster: type[Cluster] = request.cls.cluster  # pyright: ignore[reportOptionalMemberAccess]
     with closing(ClusterHarness(started(cluster), options="timeout_ms=2000")) as made:
         yield made
+
+
+@pytest.mark.parametrize("cluster", [RedisAlone, MongoAlone])
+def test_a_server_alone_keeps_what_it_acknowledged_when_it_is_killed(cluster: type[Cluster]) -> None:
+    with closing(ClusterHarness(started(cluster))) as harness:
+        trial = trial_of(harness)
+        soak("checkin", (Deed.KILL_ALL,))(trial)
+    assert trial.faults[Deed.KILL_ALL.value] == 1
+    assert trial.tally.executions["G6"] > 20
 
 
 class TestMongoDB:

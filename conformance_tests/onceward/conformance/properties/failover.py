@@ -24,6 +24,7 @@ STEPS, PACE = 10**9, 0.02
 #: longer than they were asked for, which costs waiting and nothing else.
 SAFETY = frozenset({"G1", "G2", "G3", "G4", "G6", "G12", "C2", "C3", "L4", "L7"})
 LEADERS = (Deed.KILL_LEADER, Deed.PAUSE_LEADER, Deed.ROLLING_RESTART)
+RESTARTS = (Deed.KILL_ALL,)
 FOLLOWING = (Deed.KILL_FOLLOWER, Deed.PAUSE_FOLLOWER)
 
 
@@ -43,6 +44,12 @@ def soak(workload: str, deeds: Sequence[Deed], *, limited: bool = False) -> Expe
                 final_records(trial, runner, episode)
 
     return experiment
+
+
+def restarts(trial: Trial) -> None:
+    """Check-ins and locks go on after all servers were killed at once."""
+    for workload in ("checkin", "lock"):
+        soak(workload, RESTARTS)(trial)
 
 
 def _lease(traits: Traits) -> timedelta:
@@ -141,7 +148,7 @@ FOLLOWERS = Property(
     statement="The loss of a server that does not lead breaks no promise.",
     guarantees=("G1", "G2", "G3", "G4", "G6", "G16", "L4", "A2"),
     experiment=followers,
-    failover=Failover.SAFE,
+    failover=(Failover.SAFE,),
     weight=2.0,
 )
 CHECKIN = Property(
@@ -149,7 +156,7 @@ CHECKIN = Property(
     statement="Whichever server is lost: nobody is admitted twice, and no acknowledged check-out is lost.",
     guarantees=("G1", "G2", "G4", "G6", "G16", "A2"),
     experiment=soak("checkin", LEADERS),
-    failover=Failover.SAFE,
+    failover=(Failover.SAFE,),
     weight=3.0,
 )
 LOCK = Property(
@@ -157,7 +164,7 @@ LOCK = Property(
     statement="Whichever server is lost: locks stay exclusive, tokens increase, and no guarded update is lost.",
     guarantees=("G2", "G3", "G4", "G16", "L4", "A2"),
     experiment=soak("lock", LEADERS),
-    failover=Failover.SAFE,
+    failover=(Failover.SAFE,),
     weight=3.0,
 )
 QUEUE = Property(
@@ -165,7 +172,7 @@ QUEUE = Property(
     statement="Whichever server is lost: what was submitted is worked off, each run by one at a time.",
     guarantees=("G1", "G2", "G6", "G16", "J6", "A2"),
     experiment=soak("queue", LEADERS, limited=True),
-    failover=Failover.SAFE,
+    failover=(Failover.SAFE,),
     weight=3.0,
 )
 LOSSY_FOLLOWERS = Property(
@@ -173,7 +180,7 @@ LOSSY_FOLLOWERS = Property(
     statement=FOLLOWERS.statement,
     guarantees=FOLLOWERS.guarantees,
     experiment=lossy_followers,
-    failover=Failover.LOSSY,
+    failover=(Failover.LOSSY,),
     weight=2.0,
 )
 LOSSY = Property(
@@ -181,6 +188,15 @@ LOSSY = Property(
     statement="When the leader is lost, clients go on with the next one, and are told no error but ours.",
     guarantees=("G16", "A2"),
     experiment=lossy,
-    failover=Failover.LOSSY,
+    failover=(Failover.LOSSY,),
     weight=3.0,
+)
+RESTART = Property(
+    id="restart.killed",
+    statement="All servers are killed at once and started again: nothing that was acknowledged is lost.",
+    guarantees=("G1", "G2", "G3", "G4", "G6", "G16", "L4", "A2"),
+    experiment=restarts,
+    needs=("durable",),
+    failover=(Failover.SAFE, Failover.NONE),
+    weight=2.0,
 )
