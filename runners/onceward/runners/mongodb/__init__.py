@@ -1,4 +1,4 @@
-"""The runner ``mongodb``: many processes and machines share one MongoDB replica set, sharded cluster or server."""
+"""The runner ``mongodb``: many processes and machines share one MongoDB replica set or server."""
 
 from __future__ import annotations
 

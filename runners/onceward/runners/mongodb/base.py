@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import TypeVar
 
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from onceward.contracts.errors import OncewardError
-from onceward.contracts.records import RunId, Status
-from onceward.contracts.times import due_ms, from_ms, span
+from onceward.contracts.records import RunId
+from onceward.contracts.times import due_ms, from_ms
 from onceward.contracts.transitions import Entry, Now
 from onceward.runners.mongodb import documents
+from onceward.runners.mongodb.errors import DUPLICATE
 from onceward.runners.mongodb.link import Link
 from onceward.runners.mongodb.terms import Doc, Terms
 
@@ -90,13 +91,29 @@ class Base:
         return documents.run_key(self.namespace, run)
 
 
-def remaining(entry: Entry, now: Now) -> timedelta | None:
-    """How long the lease lasts; None: there is none, or it never lapses."""
-    if entry.run.status is not Status.RUNNING or entry.until is None:
-        return None
-    return span(entry.until - now.elapsed)
-
-
 def due(moment: datetime) -> datetime:
     """The instant as the store keeps due times: up to whole milliseconds, so that nothing starts before it."""
     return from_ms(due_ms(moment))
+
+
+def unless_there(made: Doc) -> Doc:
+    """A stage: the document becomes ``made`` where there is none, or only what a purge has left of one."""
+    return {"$replaceWith": {"$cond": [{"$ifNull": ["$status", False]}, "$$ROOT", made]}}
+
+
+def unless_duplicate(write: Callable[[], object]) -> Sequence[int]:
+    """A batch is written; the places of those that a unique index has refused, and nothing else has."""
+    try:
+        write()
+    except BulkWriteError as error:
+        refused = error.details.get("writeErrors") or []
+        unconfirmed = error.details.get("writeConcernErrors")
+        if unconfirmed or not refused or any(each["code"] != DUPLICATE for each in refused):
+            raise
+        return [each["index"] for each in refused]
+    return []
+
+
+def identity(key: Doc) -> tuple[str, ...]:
+    """An ``_id`` as something that can be a key of a dict."""
+    return tuple(key.values())

@@ -17,7 +17,7 @@ each place has one winner. A place is given back by whatever ends the lease, in 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -30,8 +30,7 @@ from onceward.contracts.requests import Claim, Want
 from onceward.contracts.times import span_ms, to_ms
 from onceward.contracts.transitions import Entry, Now
 from onceward.runners.mongodb import documents
-from onceward.runners.mongodb.base import Base
-from onceward.runners.mongodb.executor import unless_duplicate
+from onceward.runners.mongodb.base import Base, unless_duplicate
 from onceward.runners.mongodb.terms import Doc
 
 #: So many jobs are asked for in one aggregation, whose number of stages is limited.
@@ -68,6 +67,8 @@ class View:
     queues: dict[str, list[Candidate]] = field(default_factory=dict)
     slots: dict[str, list[int | None]] = field(default_factory=dict)
     """Of each job with a limit: its live leases, with the places that they take."""
+    asked: dict[str, int] = field(default_factory=dict)
+    """Of each queue: how many at the most it was asked to show."""
 
 
 class ClaimPart(Base, Executor):
@@ -106,7 +107,8 @@ class ClaimPart(Base, Executor):
             pipelines = [self._lapsed(None if wants is None else some)]
             for job in some:
                 want = limits.get(job)
-                pipelines.append(self._next(job, _most(want, limit)))
+                view.asked[job] = _most(want, limit)
+                pipelines.append(self._next(job, view.asked[job]))
                 if want is not None and want.max_running is not None:
                     pipelines.append(self._live(job, want.max_running))
             stages = [*self._mine(request), *({"$unionWith": {"coll": "runs", "pipeline": each}} for each in pipelines)]
@@ -289,20 +291,25 @@ def _free(view: View, want: Want) -> Iterator[int]:
 
 
 def _chosen(view: View, wants: Sequence[Want] | None, limit: int) -> list[Candidate]:
-    """Candidates from the front of all queues together, until ``limit`` of them may be taken."""
-    room: Mapping[str, int] = {} if wants is None else {want.job: _room(view, want, limit) for want in wants}
-    left = dict(room)
+    """Candidates from the front of all queues together, until ``limit`` of them may be taken.
+
+    Those that are to be buried are not counted, so a queue may end before its room does. What comes next in it has not
+    been shown then, and may come before what the others show: nothing more is chosen until one has looked again.
+    """
+    room = {_ANY: limit} if wants is None else {want.job: _room(view, want, limit) for want in wants}
+    shown = {of: len(queue) for of, queue in view.queues.items() if len(queue) >= view.asked[of]}
     chosen: list[Candidate] = []
     for each in heapq.merge(*view.queues.values(), key=lambda each: each.rank):
-        job = each.entry.run.job
-        if left.get(job, limit) <= 0:
+        of = _ANY if wants is None else each.entry.run.job
+        if room[of] <= 0:
             continue
         chosen.append(each)
         if not each.exhausted:
             limit -= 1
-            if job in left:
-                left[job] -= 1
-        if limit <= 0:
+            room[of] -= 1
+        if of in shown:
+            shown[of] -= 1
+        if limit <= 0 or (shown.get(of) == 0 and room[of] > 0):
             break
     return chosen
 

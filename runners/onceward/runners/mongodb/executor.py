@@ -3,118 +3,21 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
-from msgspec.structs import replace
 from pymongo import ReturnDocument, UpdateOne
-from pymongo.errors import BulkWriteError
 
-from onceward.contracts import transitions
-from onceward.contracts.errors import OncewardError
 from onceward.contracts.executor import Executor
 from onceward.contracts.records import Ending, LockId, Run, RunId
-from onceward.contracts.requests import Admission, CheckIn, CheckInOutcome, CheckOut, Renewal, Renewed
+from onceward.contracts.requests import CheckOut, Renewal, Renewed
 from onceward.contracts.times import span_ms
-from onceward.contracts.transitions import Entry, Now
-from onceward.runners.combining import Combiner
 from onceward.runners.mongodb import documents, locks
-from onceward.runners.mongodb.base import Base, due, remaining
-from onceward.runners.mongodb.errors import DUPLICATE
-from onceward.runners.mongodb.terms import NEVER, Doc, after, literal
+from onceward.runners.mongodb.base import Base, due, identity
+from onceward.runners.mongodb.terms import NEVER, Doc, literal
 
 
 class ExecutorPart(Base, Executor):
     """The part of ``Executor`` that is about single runs."""
-
-    _checkins: Combiner[CheckIn, Doc]
-
-    def checkin(self, request: CheckIn) -> Admission:
-        """See ``Executor.checkin``. One round trip, unless a run that was there is to be taken or ended."""
-        if request.payload is not None:
-            request = replace(request, payload=documents.text_of(request.payload, "payload"))
-        while True:
-            shown = self._checkins.call(request)
-            doc = shown["doc"]
-            found, now = documents.entry_of(doc), documents.now_of(shown["now"])
-            self._terms.seen(found.run.sequence)
-            draw = partial(documents.next_token, doc)
-            outcome, entry = transitions.checkin(found, request, now, token=draw, sequence=_no_sequence)
-            if entry is found or self._write(entry, documents.guard(doc), found):
-                return _admission(outcome, entry, now)
-
-    def _carry_checkins(self, requests: Sequence[CheckIn]) -> Sequence[Doc | BaseException]:
-        """One trip for one request; two for many: the runs exist, and are read."""
-        try:
-            if len(requests) == 1:
-                return [self._enter(requests[0])]
-            return self._enter_all(requests)
-        except OncewardError as error:
-            return [error] * len(requests)
-
-    def _enter(self, request: CheckIn) -> Doc:
-        """The run as it is, after this request has made it if it was absent."""
-        return self._settled(
-            lambda: self._link.runs.find_one_and_update(
-                {"_id": self._key(request.run)},
-                self._create_held(request, self._terms.sequence()),
-                self._shown(),
-                upsert=True,
-                return_document=ReturnDocument.AFTER,
-            ),
-            made="created",
-        )
-
-    def _enter_all(self, requests: Sequence[CheckIn]) -> Sequence[Doc]:
-        tie = self._terms.tie()
-        keys = [self._key(request.run) for request in requests]
-        updates = [
-            UpdateOne({"_id": key}, self._create_held(request, self._terms.sequence(i, tie)), upsert=True)
-            for i, (key, request) in enumerate(zip(keys, requests, strict=True))
-        ]
-        with self._link.writing():
-            unless_duplicate(lambda: self._link.runs.bulk_write(updates, ordered=False))
-        with self._link.writing():  # what was written is not known to the callers before this
-            found = {
-                _identity(shown["doc"]["_id"]): shown
-                for shown in self._link.runs.find({"_id": {"$in": keys}, "status": {"$exists": True}}, self._shown())
-            }
-        return [found.get(_identity(key)) or self._enter(request) for key, request in zip(keys, requests, strict=True)]
-
-    def _create_held(self, request: CheckIn, sequence: Doc) -> list[Doc]:
-        """The run is made, held by its maker, unless there is one; then nothing changes.
-
-        Guarantees G1, G2: it is one document, written once; its token is larger than all before.
-        """
-        now = self._terms.now
-        given: Doc = {
-            "v": 1,
-            "status": "running",
-            "queued": False,
-            "origin": request.request,
-            "priority": 0,
-            "attempt": 1,
-            "holder": request.holder,
-            "request": request.request,
-        }
-        until: object = NEVER
-        if request.lease is not None:
-            given["lease_ms"] = span_ms(request.lease)
-            until = after(now, given["lease_ms"])
-        if request.payload is not None:
-            given["payload"] = request.payload
-        if request.max_crashes is not None:
-            given["max_crashes"] = request.max_crashes
-        made = {
-            "_id": "$_id",
-            "run_at": now,
-            "created": now,
-            "started": now,
-            "until": until,
-            "token": self._terms.token,
-            "seq": sequence,
-        }
-        return [unless_there({"$mergeObjects": [made, literal(given)]})]
 
     def renew(self, renewals: Sequence[Renewal]) -> Sequence[Renewed]:
         """See ``Executor.renew``. One round trip for one lease; two for many runs, and two for many locks."""
@@ -142,13 +45,13 @@ class ExecutorPart(Base, Executor):
                 return [_renewed(shown)]
             self._link.runs.bulk_write([UpdateOne(*update) for update in updates], ordered=False)
             extended = {
-                _identity(doc["_id"]): doc
+                identity(doc["_id"]): doc
                 for doc in self._link.runs.find(
                     {"_id": {"$in": [update[0]["_id"] for update in updates]}, "renewal": mark},
                     {"cancel_requested": 1, "token": 1, "request": 1},
                 )
             }
-        return [_renewed(extended.get(_identity(held["_id"])), held) for held, _ in updates]
+        return [_renewed(extended.get(identity(held["_id"])), held) for held, _ in updates]
 
     def _held(self, renewal: Renewal) -> Doc:
         """The run, if the lease is its newest and live. One that a claim has seen lapse is not, whatever the clock."""
@@ -164,7 +67,7 @@ class ExecutorPart(Base, Executor):
         if duration is not None:
             ms = span_ms(duration)
             ends = {"$lt": ["$until", NEVER]}
-            fields["until"] = {"$cond": [ends, after(self._terms.now, ms), "$until"]}
+            fields["until"] = {"$cond": [ends, self._terms.after(ms), "$until"]}
             fields["lease_ms"] = {"$cond": [ends, ms, "$lease_ms"]}
         if renewal.progress is not None:
             fields["progress"] = literal(documents.progress_text(renewal.progress))
@@ -227,46 +130,14 @@ class ExecutorPart(Base, Executor):
     def _due(self, request: CheckOut) -> object:
         if request.at is not None:
             return due(request.at)
-        return after(self._terms.now, span_ms(request.after)) if request.after is not None else self._terms.now
+        return self._terms.after(span_ms(request.after)) if request.after is not None else self._terms.now
 
     def check(self, run: RunId) -> Run | None:
         found = self._find(run, strictly=True)
         return None if found is None else documents.public(found[0])
 
 
-def unless_there(made: Doc) -> Doc:
-    """A stage: the document becomes ``made`` where there is none, or only what a purge has left of one."""
-    return {"$replaceWith": {"$cond": [{"$ifNull": ["$status", False]}, "$$ROOT", made]}}
-
-
-def unless_duplicate(write: Callable[[], object]) -> Sequence[int]:
-    """A batch is written; the places of those that a unique index has refused, and nothing else has."""
-    try:
-        write()
-    except BulkWriteError as error:
-        refused = error.details.get("writeErrors") or []
-        unconfirmed = error.details.get("writeConcernErrors")
-        if unconfirmed or not refused or any(each["code"] != DUPLICATE for each in refused):
-            raise
-        return [each["index"] for each in refused]
-    return []
-
-
-def _identity(key: Doc) -> tuple[str, ...]:
-    """An ``_id`` as something that can be a key of a dict."""
-    return tuple(key.values())
-
-
 def _renewed(doc: Doc | None, held: Doc | None = None) -> Renewed:
     if doc is None or (held is not None and (doc["token"], doc["request"]) != (held["token"], held["request"])):
         return Renewed.LOST
     return Renewed.CANCELLING if doc.get("cancel_requested") else Renewed.HELD
-
-
-def _no_sequence() -> int:
-    """Never asked for: the run is there."""
-    raise AssertionError
-
-
-def _admission(outcome: CheckInOutcome, entry: Entry, now: Now) -> Admission:
-    return Admission(outcome=outcome, run=documents.public(entry), remaining=remaining(entry, now))

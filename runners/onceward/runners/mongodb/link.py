@@ -29,6 +29,8 @@ _CODEC: CodecOptions[Doc] = CodecOptions(tz_aware=True, tzinfo=UTC, unicode_deco
 #: Answers have this much longer than the server's own time limit, so that the server's word is heard.
 _GRACE_MS = 2_000
 
+_CLOCK = {"_id": "clock"}
+
 #: Clients that a forked child got from its parent. Closing them could disturb the parent, so they are kept.
 _inherited: list[MongoClient[Doc]] = []
 
@@ -107,6 +109,14 @@ class Link:
     @property
     def configs(self) -> Docs:
         return self.database["configs"]
+
+    def confirm(self) -> None:
+        """What was read before this was read from the primary: an empty write, which the majority has confirmed."""
+        self.database["clock"].update_one(_CLOCK, {"$setOnInsert": _CLOCK})
+
+    def ensure_clock(self) -> None:
+        """There is the one document that is asked for the time."""
+        self.database["clock"].update_one(_CLOCK, {"$setOnInsert": _CLOCK}, upsert=True)
 
     def strictly(self, collection: Docs) -> Docs:
         """The collection for reads of one document that must not be stale, if the options want that."""

@@ -19,7 +19,7 @@ from onceward.contracts.transitions import LockEntry, Now
 from onceward.runners.mongodb import documents
 from onceward.runners.mongodb.base import Base
 from onceward.runners.mongodb.link import Link
-from onceward.runners.mongodb.terms import Doc, Terms, after, literal
+from onceward.runners.mongodb.terms import Doc, Terms, literal
 
 
 class LockPart(Base, Executor):
@@ -65,7 +65,7 @@ def _take(terms: Terms, request: LockRequest) -> list[Doc]:
     """
     ms = span_ms(request.lease)
     given = {"holder": request.holder, "request": request.request, "lease_ms": ms, "held": True, "note": request.note}
-    taken = {"_id": "$_id", "token": terms.token, "until": after(terms.now, ms), "acquired": terms.now}
+    taken = {"_id": "$_id", "token": terms.token, "until": terms.after(ms), "acquired": terms.now}
     refused = {"$or": [_live(terms), {"$eq": ["$request", literal(request.request)]}]}
     return [{"$replaceWith": {"$cond": [refused, "$$ROOT", {"$mergeObjects": [taken, literal(given)]}]}}]
 

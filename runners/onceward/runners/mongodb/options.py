@@ -31,7 +31,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Options of the MongoDB runner. Names with capitals are the driver's own, and mean what they mean there.
 
     Attributes:
-        hosts: ``host`` or ``host:port`` of some members of the replica set, of mongos, or of the server.
+        hosts: ``host`` or ``host:port`` of some members of the replica set, or of the server.
         srv: the one host names a DNS record that lists them.
         database: where the collections ``runs``, ``locks`` and ``configs`` are.
         username, password: of the user; it needs ``readWrite`` on the database.

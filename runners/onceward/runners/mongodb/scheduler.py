@@ -16,9 +16,8 @@ from onceward.contracts.scheduler import Scheduler, Watch
 from onceward.contracts.times import span_ms
 from onceward.runners.encoding import decode
 from onceward.runners.mongodb import documents
-from onceward.runners.mongodb.base import Base, due
-from onceward.runners.mongodb.executor import unless_duplicate, unless_there
-from onceward.runners.mongodb.terms import Doc, after, literal
+from onceward.runners.mongodb.base import Base, due, unless_duplicate, unless_there
+from onceward.runners.mongodb.terms import Doc, literal
 from onceward.runners.mongodb.watch import MongoWatch
 
 
@@ -66,7 +65,7 @@ class SchedulerPart(Base, Scheduler):
             given["payload"] = payload
         if spec.max_crashes is not None:
             given["max_crashes"] = spec.max_crashes
-        run_at: object = now if spec.after is None else after(now, span_ms(spec.after))
+        run_at: object = now if spec.after is None else self._terms.after(span_ms(spec.after))
         if spec.run_at is not None:
             run_at = due(spec.run_at)
         made = {

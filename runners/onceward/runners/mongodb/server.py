@@ -13,11 +13,11 @@ _OLDEST = (4, 4)
 
 
 class Server(NamedTuple):
-    """A primary of a replica set, a mongos, or a standalone server.
+    """A primary of a replica set, or a standalone server.
 
     Attributes:
-        replicated: it is part of a replica set, or leads to some: it has a cluster time and change streams.
-        members: how many servers have the data, as far as it tells; 0: a mongos does not.
+        replicated: it is part of a replica set: it has a cluster time and change streams.
+        members: how many servers have the data.
         version: of the server.
     """
 
@@ -29,9 +29,7 @@ class Server(NamedTuple):
     @property
     def kind(self) -> str:
         """What it is, in words."""
-        if not self.replicated:
-            return "standalone"
-        return "replica set" if self.members else "sharded cluster"
+        return "replica set" if self.replicated else "standalone"
 
     def traits(self, *, linearizable: bool) -> Traits:
         """What the store promises on it."""
@@ -51,7 +49,7 @@ def examined(hello: Doc, build: Doc, where: str) -> Server:
     """What the answers to ``hello`` and ``buildInfo`` say.
 
     Raises:
-        StoreMisconfigured: it is too old, no server of data, or was reached as a member that takes no writes.
+        StoreMisconfigured: it is too old, no server of data, or leads to several replica sets.
     """
     version = tuple(build.get("versionArray", (0,))[:3])
     if version < _OLDEST:
@@ -60,7 +58,12 @@ def examined(hello: Doc, build: Doc, where: str) -> Server:
         raise StoreMisconfigured(
             f"MongoDB at {where} is part of a replica set that has not been initiated, or its arbiter"
         )
-    sharded = hello.get("msg") == "isdbgrid"
-    members = 0 if sharded else len(hello.get("hosts", ())) + len(hello.get("passives", ())) or 1
+    if hello.get("msg") == "isdbgrid":
+        # There $$NOW is the clock of the mongos that was asked, and its cluster time may lag behind the shards'.
+        raise StoreMisconfigured(
+            f"MongoDB at {where} is a mongos; what Onceward promises is not proven on sharded clusters. "
+            "Give the URL of one replica set"
+        )
+    members = len(hello.get("hosts", ())) + len(hello.get("passives", ())) or 1
     persistent = "inMemory" not in build.get("storageEngines", ()) or "wiredTiger" in build.get("storageEngines", ())
-    return Server(replicated=sharded or "setName" in hello, members=members, version=version, persistent=persistent)
+    return Server(replicated="setName" in hello, members=members, version=version, persistent=persistent)

@@ -8,6 +8,7 @@ from onceward.contracts.runner import Store
 from onceward.contracts.traits import Failover, LeaseClock, Traits
 from onceward.runners.combining import Combiner
 from onceward.runners.mongodb import indexes
+from onceward.runners.mongodb.checkins import CheckInPart
 from onceward.runners.mongodb.claims import ClaimPart
 from onceward.runners.mongodb.documents import MAX_PAYLOAD_BYTES
 from onceward.runners.mongodb.executor import ExecutorPart
@@ -31,8 +32,8 @@ _UNKNOWN = Traits(
 )
 
 
-class MongoStore(ExecutorPart, ClaimPart, LockPart, SchedulerPart, LifecyclePart, Store):
-    """A store on a MongoDB replica set, sharded cluster, or standalone server.
+class MongoStore(CheckInPart, ExecutorPart, ClaimPart, LockPart, SchedulerPart, LifecyclePart, Store):
+    """A store on a MongoDB replica set or standalone server.
 
     Args:
         target: a URL (``mongodb://user:password@host:27017/database?replicaSet=rs0``), or options.
@@ -51,6 +52,7 @@ class MongoStore(ExecutorPart, ClaimPart, LockPart, SchedulerPart, LifecyclePart
         self.namespace = namespace
         self.options = options_of(target) if isinstance(target, str) else target
         self._traits = _UNKNOWN
+        self._terms = Terms(replicated=False, version=(0,))
         self._watches: set[MongoWatch] = set()
         self._link = Link(self.options, listeners=listeners)
         self._checkins = Combiner[CheckIn, Doc](self._carry_checkins)
@@ -63,11 +65,11 @@ class MongoStore(ExecutorPart, ClaimPart, LockPart, SchedulerPart, LifecyclePart
     def open(self) -> None:
         self._link.open()
         try:
-            with self._link.reading():
+            with self._link.reading():  # indexes are made once for all; whoever is cut off there begins again
                 server = examined(self._link.hello(), self._link.database.command("buildInfo"), self.options.url)
-            self._link.learn(replicated=server.replicated)
-            with self._link.writing():
+                self._link.learn(replicated=server.replicated)
                 indexes.ensure(self._link.database)
+                self._link.ensure_clock()
         except BaseException:
             self._link.close()
             raise

@@ -3,7 +3,7 @@
 A *token* is one more than the record's last, and never less than the replica set's cluster time in milliseconds times
 1,024. The cluster time is a hybrid logical clock: it is at least that of every write before it, also after a jump of
 the wall clock and after a failover. A purge leaves the last token in a tombstone for a day, so an operation that was
-delayed in the server (or came through a mongos that lags) for less than that still counts on from it. What removes
+delayed in the server, or between reading the time and inserting, for less than that still counts on from it. What removes
 the tombstone is itself a write, with a cluster time of a day later, so whoever comes after it is ahead. So tokens
 strictly increase across purges, and nothing stays behind for ever. A standalone server has no cluster time; there the
 wall clock is taken, and tombstones stay.
@@ -17,8 +17,8 @@ millisecond, and never less than the last one that this process was given.
 from __future__ import annotations
 
 import secrets
-from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple, TypeAlias
 
 #: Documents and expressions as the driver takes and gives them: the one place where its untyped values come in.
 Doc: TypeAlias = dict[str, Any]
@@ -83,6 +83,10 @@ class Terms:
         """A few random bits."""
         return secrets.randbits(_TIE_BITS)
 
+    def after(self, ms: int) -> object:
+        """So many milliseconds after now."""
+        return {"$add": [self.now, ms]}
+
     def past(self, field: str) -> Doc:
         """A condition: the instant in ``field`` is not after now."""
         return {"$expr": {"$lte": [f"${field}", self.now]}}
@@ -92,9 +96,20 @@ class Terms:
         return {"$expr": {"$gt": [f"${field}", self.now]}}
 
 
-def after(now: object, ms: int) -> Doc:
-    """So many milliseconds after now."""
-    return {"$add": [now, ms]}
+class Moment(NamedTuple):
+    """What the server has made of ``Terms`` at one moment: they are values now, for documents that are absent."""
+
+    now: datetime
+    token: int
+    first: int
+
+    def after(self, ms: int) -> datetime:
+        """So many milliseconds after now."""
+        return self.now + timedelta(milliseconds=ms)
+
+    def sequence(self, index: int) -> int:
+        """The sequence of the ``index``-th run of a batch."""
+        return self.first + index
 
 
 def literal(value: object) -> Doc:
