@@ -46,7 +46,7 @@ KILL, PAUSE = (Deed.KILL_LEADER,), (Deed.PAUSE_LEADER,)
 
 
 def again_and_again(trial: Trial, experiment: Experiment) -> None:
-    """It may be that nobody held a lock at that moment."""
+    """It may be that nobody held a lock, or had checked out, at that moment."""
     for trial.seed in range(20):
         experiment(trial)
 
@@ -81,7 +81,7 @@ class TestTheTier:
         with closing(PretendedHarness(ended_runs, Failover.NONE)) as harness:
             trial = trial_of(harness)
             with pytest.raises(Violated, match=r"G1|G6"):
-                soak("checkin", (Deed.KILL_ALL,))(trial)
+                again_and_again(trial, soak("checkin", (Deed.KILL_ALL,)))
 
     def test_locks_that_are_forgotten_are_found(self) -> None:
         with closing(PretendedHarness(locks)) as harness:
@@ -92,7 +92,7 @@ class TestTheTier:
     def test_a_lossy_store_is_not_blamed_but_what_it_lost_is_told(self) -> None:
         with closing(PretendedHarness(ended_runs, Failover.LOSSY)) as harness:
             trial = trial_of(harness)
-            lossy(trial, KILL)
+            lossy(trial, KILL * 3)
         [note] = trial.notes
         assert "check-outs 0 were lost" not in note
         assert "this store does not promise better" in note
@@ -236,13 +236,14 @@ class TestRedisCluster:
     cluster = RedisNodes
 
     def test_it_conforms(self, harness: ClusterHarness) -> None:
-        same = ("checkin.model", "lock.model", "queue.model", "checkin.crash", "store.inputs")
+        same = ("checkin.model", "lock.model", "queue.model", "checkin.crash", "lock.crash", "store.inputs")
+        same += ("checkin.history", "queue.history", "queue.order")
         excused: dict[str, str] = dict.fromkeys(same, "the scripts are those of a single server, where it is tried")
         profiles = ["checkin", "lock", "queue"]
         certificate = run_suite(harness, profiles=profiles, budget=timedelta(0), seed=1, excused=excused)
         verdicts = {result.id: result.verdict for result in certificate.results if result.id not in same}
         assert set(verdicts.values()) == {Verdict.HOLDS}, certificate
-        assert len(verdicts) > 10
+        assert {"checkin.race", "lock.race", "lock.history", "queue.race", "queue.watch"} <= set(verdicts)
 
     def test_clients_follow_when_another_node_takes_over(self, harness: ClusterHarness) -> None:
         cluster = harness.cluster()

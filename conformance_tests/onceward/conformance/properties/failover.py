@@ -9,7 +9,7 @@ from datetime import timedelta
 from onceward.conformance.clients import Cast, Episode, run_threads
 from onceward.conformance.faults.servers import Deed, ServerNemesis
 from onceward.conformance.harness import Harness
-from onceward.conformance.history import Kind, Outcome
+from onceward.conformance.history import Kind, Op, Outcome
 from onceward.conformance.properties.histories import accuse, drain, final_records, judged, no_problems
 from onceward.conformance.property import Experiment, Property
 from onceward.conformance.recorder import ListRecorder
@@ -54,7 +54,7 @@ def restarts(trial: Trial) -> None:
 
 def _lease(traits: Traits) -> timedelta:
     """Ends while nobody leads, and now and then without that."""
-    return max(traits.min_lease, traits.lease_granularity, timedelta(milliseconds=500))
+    return max(traits.min_lease, traits.lease_granularity, timedelta(milliseconds=300))
 
 
 def _played(trial: Trial, runner: Runner, workload: str, deeds: Sequence[Deed]) -> Episode:
@@ -127,14 +127,19 @@ def lossy(trial: Trial, deeds: Sequence[Deed] = LEADERS) -> None:
 
 
 def _check_outs(runner: Runner, episode: Episode) -> tuple[int, int]:
-    """How many runs were told to have succeeded, and how many of these are not recorded so."""
+    """How many check-outs were acknowledged as final, and how many of these are not what is recorded."""
     told = {
-        op.resource
+        op.own: op
         for op in episode.history
         if op.kind is Kind.CHECKOUT and op.ending == Ending.SUCCEEDED.value and op.outcome is Outcome.DONE
     }
-    found = [runner.executor.check(RunId(*resource.split("/", 1))) for resource in told]
-    return len(told), sum(run is None or run.status is not Status.SUCCEEDED for run in found)
+    return len(told), sum(not _recorded(runner, op) for op in told.values())
+
+
+def _recorded(runner: Runner, op: Op) -> bool:
+    """The run has ended by this check-out, and not by that of somebody who was admitted once more."""
+    run = runner.executor.check(RunId(*op.resource.split("/", 1)))
+    return run is not None and run.status is Status.SUCCEEDED and run.attempts[-1].request == op.request
 
 
 def followers(trial: Trial) -> None:
