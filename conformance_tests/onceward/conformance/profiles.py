@@ -64,6 +64,7 @@ PROFILES: Mapping[str, tuple[Property, ...]] = {
         messages.CLAIM,
         cuts.CUTS_EVERYWHERE,
     ),
+    "restart": (failover.RESTART,),
     "failover": (
         failover.FOLLOWERS,
         failover.CHECKIN,

@@ -23,7 +23,7 @@ class Property:
         guarantees: ids (see ``STATEMENTS``) that every run must evaluate at least once, or it counts as not executed.
         needs: names of traits that a store must have for the promise to be asked of it.
         network: only stores whose server can be reached through a proxy are asked.
-        failover: only stores with such a failover are asked, of servers that may be killed.
+        failover: only stores with one of these kinds of failover are asked, of servers that may be killed.
         experiment: one round.
         weight: its share of the time, compared with others.
     """
@@ -34,17 +34,17 @@ class Property:
     experiment: Experiment
     needs: tuple[str, ...] = ()
     network: bool = False
-    failover: Failover | None = None
+    failover: tuple[Failover, ...] = ()
     weight: float = 1.0
 
     def missing(self, traits: Traits, *, networked: bool = False, clustered: bool = False) -> str | None:
         """Why the property is not asked of such a store; None: it is."""
         if self.network and not networked:
             return "needs a server that a proxy can stand before, and faults in messages allowed"
-        if self.failover is not None and not clustered:
+        if self.failover and not clustered:
             return "needs servers that are the harness's own (cluster://...), and faults in servers wanted"
-        if self.failover not in (None, traits.failover):
-            return f"asked of stores whose failover is {self.failover}; here it is {traits.failover}"
+        if self.failover and traits.failover not in self.failover:
+            return f"asked of stores whose failover is {' or '.join(self.failover)}; here it is {traits.failover}"
         lacking = [name for name in self.needs if not getattr(traits, name)]
         return f"needs the trait {' and '.join(lacking)}" if lacking else None
 

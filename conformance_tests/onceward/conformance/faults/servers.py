@@ -19,6 +19,7 @@ class Deed(enum.StrEnum):
     PAUSE_LEADER = "leader paused until another led (SIGSTOP)"
     KILL_FOLLOWER = "follower killed (SIGKILL)"
     PAUSE_FOLLOWER = "follower paused (SIGSTOP)"
+    KILL_ALL = "all servers killed at once (SIGKILL) and started again"
     ROLLING_RESTART = "all servers restarted, one after the other"
 
 
@@ -46,6 +47,8 @@ class ServerNemesis:
             leader = self._leader()
             if deed is Deed.ROLLING_RESTART:
                 self._restart_all(leader)
+            elif deed is Deed.KILL_ALL:
+                self._kill_all()
             else:
                 follows = deed in (Deed.KILL_FOLLOWER, Deed.PAUSE_FOLLOWER)
                 victim = next(each for each in self._cluster.members if (each is leader) is not follows)
@@ -60,6 +63,13 @@ class ServerNemesis:
         finally:
             (victim.resume if pausing else victim.spawn)()
         self._recovered(f"after: {deed.value}, and its return")
+
+    def _kill_all(self) -> None:
+        for member in self._cluster.members:
+            member.kill()
+        for member in self._cluster.members:
+            member.spawn()
+        self._recovered("after all servers were killed")
 
     def _restart_all(self, leader: ServerProcess) -> None:
         """The leader comes last, as one does it."""

@@ -9,7 +9,7 @@ from datetime import timedelta
 from onceward.conformance.clients import Cast, Episode, run_threads
 from onceward.conformance.faults.servers import Deed, ServerNemesis
 from onceward.conformance.harness import Harness
-from onceward.conformance.history import Kind, Outcome
+from onceward.conformance.history import Kind, Op, Outcome
 from onceward.conformance.properties.histories import accuse, drain, final_records, judged, no_problems
 from onceward.conformance.property import Experiment, Property
 from onceward.conformance.recorder import ListRecorder
@@ -24,6 +24,7 @@ STEPS, PACE = 10**9, 0.02
 #: longer than they were asked for, which costs waiting and nothing else.
 SAFETY = frozenset({"G1", "G2", "G3", "G4", "G6", "G12", "C2", "C3", "L4", "L7"})
 LEADERS = (Deed.KILL_LEADER, Deed.PAUSE_LEADER, Deed.ROLLING_RESTART)
+RESTARTS = (Deed.KILL_ALL,)
 FOLLOWING = (Deed.KILL_FOLLOWER, Deed.PAUSE_FOLLOWER)
 
 
@@ -45,9 +46,15 @@ def soak(workload: str, deeds: Sequence[Deed], *, limited: bool = False) -> Expe
     return experiment
 
 
+def restarts(trial: Trial) -> None:
+    """Check-ins and locks go on after all servers were killed at once."""
+    for workload in ("checkin", "lock"):
+        soak(workload, RESTARTS)(trial)
+
+
 def _lease(traits: Traits) -> timedelta:
     """Ends while nobody leads, and now and then without that."""
-    return max(traits.min_lease, traits.lease_granularity, timedelta(milliseconds=500))
+    return max(traits.min_lease, traits.lease_granularity, timedelta(milliseconds=300))
 
 
 def _played(trial: Trial, runner: Runner, workload: str, deeds: Sequence[Deed]) -> Episode:
@@ -120,14 +127,19 @@ def lossy(trial: Trial, deeds: Sequence[Deed] = LEADERS) -> None:
 
 
 def _check_outs(runner: Runner, episode: Episode) -> tuple[int, int]:
-    """How many runs were told to have succeeded, and how many of these are not recorded so."""
+    """How many check-outs were acknowledged as final, and how many of these are not what is recorded."""
     told = {
-        op.resource
+        op.own: op
         for op in episode.history
         if op.kind is Kind.CHECKOUT and op.ending == Ending.SUCCEEDED.value and op.outcome is Outcome.DONE
     }
-    found = [runner.executor.check(RunId(*resource.split("/", 1))) for resource in told]
-    return len(told), sum(run is None or run.status is not Status.SUCCEEDED for run in found)
+    return len(told), sum(not _recorded(runner, op) for op in told.values())
+
+
+def _recorded(runner: Runner, op: Op) -> bool:
+    """The run has ended by this check-out, and not by that of somebody who was admitted once more."""
+    run = runner.executor.check(RunId(*op.resource.split("/", 1)))
+    return run is not None and run.status is Status.SUCCEEDED and run.attempts[-1].request == op.request
 
 
 def followers(trial: Trial) -> None:
@@ -141,7 +153,7 @@ FOLLOWERS = Property(
     statement="The loss of a server that does not lead breaks no promise.",
     guarantees=("G1", "G2", "G3", "G4", "G6", "G16", "L4", "A2"),
     experiment=followers,
-    failover=Failover.SAFE,
+    failover=(Failover.SAFE,),
     weight=2.0,
 )
 CHECKIN = Property(
@@ -149,7 +161,7 @@ CHECKIN = Property(
     statement="Whichever server is lost: nobody is admitted twice, and no acknowledged check-out is lost.",
     guarantees=("G1", "G2", "G4", "G6", "G16", "A2"),
     experiment=soak("checkin", LEADERS),
-    failover=Failover.SAFE,
+    failover=(Failover.SAFE,),
     weight=3.0,
 )
 LOCK = Property(
@@ -157,7 +169,7 @@ LOCK = Property(
     statement="Whichever server is lost: locks stay exclusive, tokens increase, and no guarded update is lost.",
     guarantees=("G2", "G3", "G4", "G16", "L4", "A2"),
     experiment=soak("lock", LEADERS),
-    failover=Failover.SAFE,
+    failover=(Failover.SAFE,),
     weight=3.0,
 )
 QUEUE = Property(
@@ -165,7 +177,7 @@ QUEUE = Property(
     statement="Whichever server is lost: what was submitted is worked off, each run by one at a time.",
     guarantees=("G1", "G2", "G6", "G16", "J6", "A2"),
     experiment=soak("queue", LEADERS, limited=True),
-    failover=Failover.SAFE,
+    failover=(Failover.SAFE,),
     weight=3.0,
 )
 LOSSY_FOLLOWERS = Property(
@@ -173,7 +185,7 @@ LOSSY_FOLLOWERS = Property(
     statement=FOLLOWERS.statement,
     guarantees=FOLLOWERS.guarantees,
     experiment=lossy_followers,
-    failover=Failover.LOSSY,
+    failover=(Failover.LOSSY,),
     weight=2.0,
 )
 LOSSY = Property(
@@ -181,6 +193,15 @@ LOSSY = Property(
     statement="When the leader is lost, clients go on with the next one, and are told no error but ours.",
     guarantees=("G16", "A2"),
     experiment=lossy,
-    failover=Failover.LOSSY,
+    failover=(Failover.LOSSY,),
     weight=3.0,
+)
+RESTART = Property(
+    id="restart.killed",
+    statement="All servers are killed at once and started again: nothing that was acknowledged is lost.",
+    guarantees=("G1", "G2", "G3", "G4", "G6", "G16", "L4", "A2"),
+    experiment=restarts,
+    needs=("durable",),
+    failover=(Failover.SAFE, Failover.NONE),
+    weight=2.0,
 )

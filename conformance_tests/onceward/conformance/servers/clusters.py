@@ -14,7 +14,9 @@ from onceward.contracts import Runner, StoreMisconfigured
 _HOME = "onceward.conformance.servers"
 #: By what stands behind ``cluster://``.
 CLUSTERS: Mapping[str, str] = {
-    "mongodb": f"{_HOME}.mongodb_cluster:MongoCluster",
+    "mongodb": f"{_HOME}.mongodb_clusters:MongoCluster",
+    "mongodb-alone": f"{_HOME}.mongodb_clusters:MongoAlone",
+    "redis-alone": f"{_HOME}.redis_clusters:RedisAlone",
     "redis-sentinel": f"{_HOME}.redis_clusters:RedisSentinels",
     "redis-cluster": f"{_HOME}.redis_clusters:RedisNodes",
     "etcd": f"{_HOME}.etcd_cluster:EtcdCluster",

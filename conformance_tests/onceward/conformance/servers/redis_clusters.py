@@ -1,4 +1,4 @@
-"""Redis for tests where it is more than one server: a primary with replicas and sentinels, and a cluster of nodes."""
+"""Redis for tests that may be killed: a server alone, a primary with replicas and sentinels, and a cluster of nodes."""
 
 from __future__ import annotations
 
@@ -127,6 +127,27 @@ class RedisSentinels(Cluster):
             return False
         replicas, sentinels = len(self._servers) - 1, len(self._sentinels) - 1
         return all(each.primary() == leader.port and each.content(replicas, sentinels) for each in self._sentinels)
+
+
+class RedisAlone(Cluster):
+    """One server, with every acknowledged write on its disk."""
+
+    name = "Redis"
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.members[0].port}/0"
+
+    def create(self) -> None:
+        self.members = (RedisServer(durable=True),)
+
+    def leader(self) -> ServerProcess | None:
+        [server] = self.members
+        return server if self.whole() else None
+
+    def whole(self) -> bool:
+        [server] = self.members
+        return isinstance(server, RedisServer) and "loading:0" in str(asked(server, "INFO", "persistence"))
 
 
 class RedisNodes(Cluster):

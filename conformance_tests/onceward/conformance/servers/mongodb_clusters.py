@@ -1,4 +1,4 @@
-"""A MongoDB replica set of three for tests."""
+"""MongoDB for tests that kill it: a replica set of three, and a standalone server."""
 
 from __future__ import annotations
 
@@ -37,6 +37,27 @@ class MongoMember(MongoServer):
             return {}
         finally:
             client.close()
+
+
+class MongoAlone(Cluster):
+    """One standalone server, with its journal."""
+
+    name = "MongoDB"
+
+    @property
+    def url(self) -> str:
+        return f"mongodb://127.0.0.1:{self.members[0].port}/onceward"
+
+    def create(self) -> None:
+        self.members = (MongoServer(replicated=False),)
+
+    def leader(self) -> ServerProcess | None:
+        [server] = self.members
+        return server if self.whole() else None
+
+    def whole(self) -> bool:
+        [server] = self.members
+        return server.running and server.ready()
 
 
 class MongoCluster(Cluster):
