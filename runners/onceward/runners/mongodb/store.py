@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from onceward.contracts import checks
 from onceward.contracts.requests import CheckIn
 from onceward.contracts.runner import Store
@@ -53,7 +55,7 @@ class MongoStore(ExecutorPart, ClaimPart, LockPart, SchedulerPart, LifecyclePart
         self._traits = _UNKNOWN
         self._watches: set[MongoWatch] = set()
         self._link = Link(self.options, listeners=listeners)
-        self._checkins = Combiner[CheckIn, Doc](self._carry_checkins)
+        self._checkins = Combiner[CheckIn, Doc](lambda requests: partial(self._carry_checkins, requests))
         self._link.forked = self._checkins.reset
 
     @property

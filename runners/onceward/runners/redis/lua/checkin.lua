@@ -1,8 +1,8 @@
 #!lua
 --[[ checkin: may the caller run this? Submit and claim of exactly one run.
   KEYS[1] prefix of the namespace's keys
-  ARGV    run id, holder, request, lease in ms ("": never lapses), on_failed, on_abandoned, max_crashes ("": no limit),
-          payload in JSON ("": none)
+  ARGV    run id, holder, request, lease in ms ("": never lapses); then all of these or none: on_failed (else "block"),
+          on_abandoned (else "rerun"), max_crashes (else "": no limit), payload in JSON (else "": none)
   Returns {outcome, now, number}: created, where number is its token and its sequence;
        or {outcome, now, false, fields of the run as it is now}.
   Guarantees G1, G2, G5. ]]
@@ -10,6 +10,7 @@
 --@include lib/tell.lua
 local call, format = redis.call, string.format
 local id, holder, request, lease_ms, on_failed, on_abandoned, budget, payload = unpack(ARGV)
+budget = budget or ""
 
 if call("EXISTS", P .. "r:" .. id) == 0 then
   local number, job = format("%d", call("INCR", P .. "n")), string.match(id, "^[^:]*")
@@ -19,7 +20,7 @@ if call("EXISTS", P .. "r:" .. id) == 0 then
     "created", moment, "started", moment, "request", request, "origin", request, "holder", holder, "attempt", "1",
     "lease_ms", lease_ms, "until", ends
   )
-  if budget ~= "" or payload ~= "" then
+  if payload then
     call("HSET", P .. "r:" .. id, "max_crashes", budget, "payload", payload)
   end
   call("ZADD", P .. "l:" .. job .. ":running", number, id)
@@ -51,7 +52,7 @@ local function decide(f)
   elseif f.status == "cancelled" then
     return "cancelled"
   elseif f.status == "failed" then
-    if on_failed == "block" or obtained_by(id, f, request) then
+    if on_failed ~= "rerun" or obtained_by(id, f, request) then
       return "failed"
     end
     return admit("admitted")
