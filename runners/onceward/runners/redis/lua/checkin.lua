@@ -16,9 +16,8 @@ if call("EXISTS", P .. "r:" .. id) == 0 then
   local number, job = format("%d", call("INCR", P .. "n")), string.match(id, "^[^:]*")
   local ends = lease_ms ~= "" and format("%.0f", now + lease_ms) or ""
   call(
-    "HSET", P .. "r:" .. id, "status", "running", "sequence", number, "token", number, "run_at", moment,
-    "created", moment, "started", moment, "request", request, "origin", request, "holder", holder, "attempt", "1",
-    "lease_ms", lease_ms, "until", ends
+    "HSET", P .. "r:" .. id, "status", "running", "sequence", number, "created", moment, "origin", request,
+    "holder", holder, "attempt", "1", "lease_ms", lease_ms, "until", ends
   )
   if payload then
     call("HSET", P .. "r:" .. id, "max_crashes", budget, "payload", payload)
