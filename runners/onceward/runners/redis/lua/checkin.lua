@@ -10,17 +10,17 @@
 --@include lib/tell.lua
 local call, format = redis.call, string.format
 local id, holder, request, lease_ms, on_failed, on_abandoned, budget, payload = unpack(ARGV)
-budget = budget or ""
+local key = P .. "r:" .. id
 
-if call("EXISTS", P .. "r:" .. id) == 0 then
+if call("EXISTS", key) == 0 then
   local number, job = format("%d", call("INCR", P .. "n")), string.match(id, "^[^:]*")
   local ends = lease_ms ~= "" and format("%.0f", now + lease_ms) or ""
   call(
-    "HSET", P .. "r:" .. id, "status", "running", "sequence", number, "created", moment, "origin", request,
-    "holder", holder, "attempt", "1", "lease_ms", lease_ms, "until", ends
+    "HSET", key, "status", "running", "sequence", number, "created", moment, "origin", request, "holder", holder,
+    "attempt", "1", "lease_ms", lease_ms, "until", ends
   )
   if payload then
-    call("HSET", P .. "r:" .. id, "max_crashes", budget, "payload", payload)
+    call("HSET", key, "max_crashes", budget, "payload", payload)
   end
   call("ZADD", P .. "l:" .. job .. ":running", number, id)
   call("ZADD", P .. "x:" .. job, ends ~= "" and ends or "+inf", id)
@@ -38,7 +38,7 @@ end
 --@include lib/bury.lua
 local function decide(f)
   local function admit(outcome)
-    local by = {holder = holder, request = request, lease_ms = tonumber(lease_ms), budget = budget}
+    local by = {holder = holder, request = request, lease_ms = tonumber(lease_ms), budget = budget or ""}
     hold(id, f, by, format("%d", call("INCR", P .. "n")))
     return outcome
   end
@@ -73,4 +73,4 @@ local function decide(f)
 end
 
 local outcome = decide(facts(id))
-return {outcome, moment, false, call("HGETALL", P .. "r:" .. id)}
+return {outcome, moment, false, call("HGETALL", key)}
