@@ -31,7 +31,6 @@ from onceward.contracts.records import (
     Status,
 )
 
-
 #: Random bits are drawn for so many request ids at once: a system call for each costs more than the rest of a request,
 #: and hands the interpreter to another thread every time.
 _DRAWN_AT_ONCE = 64

@@ -88,10 +88,10 @@ class Combiner(Generic[Request, Answer]):
 
     def _stand_in_line(self, request: Request) -> Answer | BaseException:
         waiting: _Waiting[Request, Answer] = _Waiting(request)
-        self._line.append(waiting)
-        if self._under_way.acquire(blocking=False):  # who was under way may have looked at the line before
-            self._next_trip()
         try:
+            self._line.append(waiting)
+            if self._under_way.acquire(blocking=False):  # who was under way may have looked at the line before
+                self._next_trip()
             waiting.turn.acquire()
         except BaseException:  # Ctrl-C: others rely on this place in the line, so somebody else takes it
             threading.Thread(target=self._take_place, args=(waiting,), daemon=True).start()
