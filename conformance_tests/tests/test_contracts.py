@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -272,3 +274,28 @@ def test_a_lease_is_never_shorter_than_asked() -> None:
     assert span_ms(timedelta(microseconds=1)) == 1
     assert span_ms(timedelta(microseconds=1_001)) == 2
     assert span_ms(timedelta(0)) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_request_ids_of_a_forked_child_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onceward.contracts.requests.time", SimpleNamespace(time_ns=lambda: 0))
+    new_request()  # more are in store
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(write, new_request().encode())
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert os.read(read, 100).decode() not in [new_request() for _ in range(100)]
+    os.close(read)
+    os.close(write)
+
+
+def test_request_ids_of_a_clone_with_the_same_bits_in_store_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = []
+    for now in (1, 2):
+        monkeypatch.setattr("onceward.contracts.requests.time", SimpleNamespace(time_ns=lambda now=now: now))
+        monkeypatch.setattr("onceward.contracts.requests._drawn", [5, 7])
+        ids += [new_request(), new_request()]
+    assert len(set(ids)) == 4
+    assert all(len(each) == 32 for each in ids)

@@ -471,13 +471,13 @@ def test_a_lost_reply_is_settled_by_asking_again() -> None:
         request = checkin(store)
         wire = store._link._wire
         assert wire is not None
-        exchange = wire.exchange
+        receive = wire.receive
 
-        def lose(data: bytes, count: int, replies: list[Reply]) -> None:
-            exchange(data, count, [])
+        def lose(count: int, replies: list[Reply]) -> None:
+            receive(count, [])
             raise ConnectionResetError("the reply is lost")
 
-        wire.exchange = lose  # type: ignore[method-assign]
+        wire.receive = lose  # type: ignore[method-assign]
         with pytest.raises(OutcomeUnknown, match="send the same request again"):
             store.checkin(request)
         again = store.checkin(request)

@@ -10,6 +10,7 @@ import enum
 import os
 import secrets
 import socket
+import time
 from datetime import datetime, timedelta
 
 import msgspec
@@ -30,10 +31,29 @@ from onceward.contracts.records import (
     Status,
 )
 
+#: Random bits are drawn for so many request ids at once: a system call for each costs more than the rest of a request,
+#: and hands the interpreter to another thread every time.
+_DRAWN_AT_ONCE = 64
+_drawn: list[int] = []
+
 
 def new_request() -> str:
-    """A fresh request id: 128 random bits in hexadecimal."""
-    return secrets.token_hex(16)
+    """A fresh request id: 128 random bits in hexadecimal.
+
+    The clock is mixed in (which takes nothing from the randomness), so that clones of a running virtual machine,
+    which go on with the same bits in store, make different ids of them all the same.
+    """
+    try:
+        bits = _drawn.pop()
+    except IndexError:
+        block = os.urandom(16 * _DRAWN_AT_ONCE)
+        bits, *others = (int.from_bytes(block[at : at + 16]) for at in range(0, len(block), 16))
+        _drawn.extend(others)
+    return f"{bits ^ time.time_ns():032x}"
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drawn.clear)
 
 
 def new_holder() -> str:

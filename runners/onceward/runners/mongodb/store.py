@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from onceward.contracts import checks
 from onceward.contracts.requests import CheckIn
 from onceward.contracts.runner import Store
@@ -55,7 +57,7 @@ class MongoStore(CheckInPart, ExecutorPart, ClaimPart, LockPart, SchedulerPart, 
         self._terms = Terms(replicated=False, version=(0,))
         self._watches: set[MongoWatch] = set()
         self._link = Link(self.options, listeners=listeners)
-        self._checkins = Combiner[CheckIn, Doc](self._carry_checkins)
+        self._checkins = Combiner[CheckIn, Doc](lambda requests: partial(self._carry_checkins, requests))
         self._link.forked = self._checkins.reset
 
     @property

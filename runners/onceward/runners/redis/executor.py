@@ -16,6 +16,8 @@ from onceward.contracts.requests import (
     Claim,
     LockAnswer,
     LockRequest,
+    OnAbandoned,
+    OnFailed,
     Renewal,
     Renewed,
     Want,
@@ -28,6 +30,8 @@ from onceward.runners.redis.names import escaped, run_text
 from onceward.runners.redis.rows import budget_text, json_text, lease_text, listed, number, text
 
 _RENEWED = (Renewed.LOST, Renewed.HELD, Renewed.CANCELLING)
+#: What a check-in wants unless it says something else; then it is not sent.
+_NO_OPTIONS = (OnFailed.BLOCK, OnAbandoned.RERUN, "", "")
 _OUTCOME = {outcome.value: outcome for outcome in CheckInOutcome}
 
 
@@ -37,16 +41,14 @@ class ExecutorPart(Base, Executor):
     def checkin(self, request: CheckIn) -> Admission:
         lease_ms = None if request.lease is None else span_ms(request.lease)
         payload = json_text(request.payload, "payload")
+        options = (request.on_failed, request.on_abandoned, budget_text(request.max_crashes), payload)
         answer = self._run(
             "checkin",
             run_text(request.run),
             request.holder,
             request.request,
             "" if lease_ms is None else lease_ms,
-            request.on_failed.value,
-            request.on_abandoned.value,
-            budget_text(request.max_crashes),
-            payload,
+            *(() if options == _NO_OPTIONS else options),
         )
         reply = listed(answer)
         now = number(reply[1])

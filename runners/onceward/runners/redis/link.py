@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from functools import partial
 
 import hiredis
+import msgspec
 
 from onceward.contracts.errors import InvalidRequest, OutcomeUnknown, StoreError, StoreUnavailable
-from onceward.runners.combining import Combiner
+from onceward.runners.combining import Combiner, Finish
 from onceward.runners.redis import errors
 from onceward.runners.redis.rows import listed
 from onceward.runners.redis.scripts import Script, scripts
@@ -21,12 +22,22 @@ _NOSCRIPT = "NOSCRIPT"
 _ELSEWHERE = ("MOVED", "ASK", "READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOAUTH")
 
 
-class Request(NamedTuple):
+class Request(msgspec.Struct, frozen=True):
     """Commands as bytes, mostly one; ``reads``: they change nothing, whatever becomes of them."""
 
     data: bytes
     reads: bool
     commands: int = 1
+
+
+class _Trip(msgspec.Struct):
+    """Requests that were sent together, or not, by a ``failure``; ``waits``: replicas are waited for after them."""
+
+    wire: Wire
+    requests: Sequence[Request]
+    commands: int
+    waits: bool
+    failure: Exception | None = None
 
 
 class Link:
@@ -46,7 +57,7 @@ class Link:
         self.use(scripts())
         self._wire: Wire | None = None
         self._open = False
-        self._combiner: Combiner[Request, Reply] = Combiner(self._carry)
+        self._combiner: Combiner[Request, Reply] = Combiner(self._set_off)
         _links.add(self)
 
     def use(self, scripts: Mapping[str, Script]) -> None:
@@ -98,22 +109,19 @@ class Link:
 
     # -- under way: one thread at a time ------------------------------------------------------------------------------
 
-    def _carry(self, requests: Sequence[Request]) -> list[Reply | BaseException]:
-        """One trip for all; for each its reply, or the error to raise."""
+    def _set_off(self, requests: Sequence[Request]) -> Finish[Reply]:
+        """They are sent together; what is returned waits for the reply to each, or the error to raise."""
         wire = self._wire
         if wire is None or not self._open or wire.stale():
             try:
                 wire = self._connected()
             except StoreError as error:
-                return [type(error)(*error.args) for _ in requests] if len(requests) > 1 else [error]
+                return partial(_copies, error, len(requests))
         try:
-            replies = self._trip(wire, requests)
-            if any(map(_is_error, replies)):
-                self._settle(wire, requests, replies)
+            return partial(self._settled, self._send(wire, requests))
         except BaseException:
             self._drop()
             raise
-        return replies
 
     def _connected(self) -> Wire:
         self._drop()
@@ -122,31 +130,54 @@ class Link:
         self._wire = self._connect()
         return self._wire
 
-    def _trip(self, wire: Wire, requests: Sequence[Request]) -> list[Reply | BaseException]:
-        """Requests are sent together; replies as they are, and errors for what was not answered."""
+    def _send(self, wire: Wire, requests: Sequence[Request]) -> _Trip:
         waits = bool(self._wait) and not all(request.reads for request in requests)
         data = b"".join([request.data for request in requests])
-        count = sum([request.commands for request in requests])
-        found: list[Reply] = []
+        trip = _Trip(wire, requests, sum([request.commands for request in requests]), waits)
         try:
-            wire.exchange(data + self._wait if waits else data, count + waits, found)
-        except (OSError, hiredis.HiredisError) as error:
+            wire.send(data + self._wait if waits else data)
+        except OSError as error:
+            trip.failure = error
+        return trip
+
+    def _received(self, trip: _Trip) -> list[Reply | BaseException]:
+        """Replies as they are, and errors for what was not answered."""
+        wire, requests, waits, failure = trip.wire, trip.requests, trip.waits, trip.failure
+        found: list[Reply] = []
+        if failure is None:
+            try:
+                wire.receive(trip.commands + waits, found)
+            except (OSError, hiredis.HiredisError) as error:
+                failure = error
+        if failure is not None:
             self._drop()
             if waits:  # nobody knows whether the replicas have it
                 found.clear()
-            return _grouped(found, requests, wire.where, error)
-        if count == len(requests) and not waits:
+            return _grouped(found, requests, wire.where, failure)
+        if trip.commands == len(requests) and not waits:
             return found  # type: ignore[return-value]
         replies = _grouped(found, requests, wire.where, None)
         if waits and not _enough(found[-1], self._wait_replicas):
             _doubt(requests, replies, wire.where, f"{found[-1]} replicas have it and not {self._wait_replicas}")
         return replies
 
+    def _settled(self, trip: _Trip) -> list[Reply | BaseException]:
+        """The replies to a trip, once refusals are seen to."""
+        try:
+            replies = self._received(trip)
+            if any(map(_is_error, replies)):
+                self._settle(trip.wire, trip.requests, replies)
+        except BaseException:
+            self._drop()
+            raise
+        return replies
+
     def _settle(self, wire: Wire, requests: Sequence[Request], replies: list[Reply | BaseException]) -> None:
         """Scripts that the server does not know (any more) are loaded and called again; other refusals are ours."""
         missing = [i for i, reply in enumerate(replies) if _code(reply) == _NOSCRIPT]
         if missing and self._wire is wire:
-            loaded, *again = self._trip(wire, [self._loading, *(requests[i] for i in missing)])
+            asked = [self._loading, *(requests[i] for i in missing)]
+            loaded, *again = self._received(self._send(wire, asked))
             for i, reply in zip(missing, again, strict=True):
                 replies[i] = loaded if isinstance(loaded, Exception) else reply
         for i, reply in enumerate(replies):
@@ -166,6 +197,11 @@ def _packed(command: tuple[str | int, ...]) -> bytes:
         return packed(command)
     except UnicodeEncodeError as error:  # nothing was sent
         raise InvalidRequest("text", error.object, "text without lone surrogates") from error
+
+
+def _copies(error: StoreError, count: int) -> list[Reply | BaseException]:
+    """The error for each of so many callers: no two threads raise the same object."""
+    return [type(error)(*error.args) for _ in range(count)] if count > 1 else [error]
 
 
 def _is_error(reply: object) -> bool:

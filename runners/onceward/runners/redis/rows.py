@@ -66,8 +66,10 @@ def fields_of(flat: Sequence[Reply]) -> dict[str, str]:
 
 
 def make_run(run: RunId, f: dict[str, str]) -> Run:
-    """The run whose hash has these fields."""
+    """The run whose hash has these fields; what a check-in leaves out is as in ``facts.lua``."""
     status = _STATUS[f["status"]]
+    if "attempt" in f:
+        f = {"token": f["sequence"], "request": f["origin"], "run_at": f["created"], "started": f["created"], **f}
     attempts = _attempts(f)
     last = attempts[-1] if attempts else None
     return Run(

@@ -56,13 +56,21 @@ class Wire:
         _limit(self._sock, timeout)
 
     def exchange(self, data: bytes, count: int, replies: list[Reply]) -> None:
-        """``data`` is sent, and ``count`` replies to it are in ``replies``; those that came are, also when it fails.
+        """``data`` is sent, and ``count`` replies to it are in ``replies``; see ``receive``."""
+        self.send(data)
+        self.receive(count, replies)
+
+    def send(self, data: bytes) -> None:
+        """``data`` is on its way."""
+        self._sock.sendall(data)
+
+    def receive(self, count: int, replies: list[Reply]) -> None:
+        """The next ``count`` replies are in ``replies``; those that came are, also when it fails.
 
         An error that the server replies is a reply like others. An OSError says nothing about what became of the
         requests whose replies are missing.
         """
         deadline = time.monotonic() + self._timeout
-        self._sock.sendall(data)
         gets, wanted = self._reader.gets, len(replies) + count
         while True:
             self._feed()

@@ -1,8 +1,8 @@
 #!lua
 --[[ checkin: may the caller run this? Submit and claim of exactly one run.
   KEYS[1] prefix of the namespace's keys
-  ARGV    run id, holder, request, lease in ms ("": never lapses), on_failed, on_abandoned, max_crashes ("": no limit),
-          payload in JSON ("": none)
+  ARGV    run id, holder, request, lease in ms ("": never lapses); then all of these or none: on_failed (else "block"),
+          on_abandoned (else "rerun"), max_crashes (else "": no limit), payload in JSON (else "": none)
   Returns {outcome, now, number}: created, where number is its token and its sequence;
        or {outcome, now, false, fields of the run as it is now}.
   Guarantees G1, G2, G5. ]]
@@ -10,17 +10,17 @@
 --@include lib/tell.lua
 local call, format = redis.call, string.format
 local id, holder, request, lease_ms, on_failed, on_abandoned, budget, payload = unpack(ARGV)
+local key = P .. "r:" .. id
 
-if call("EXISTS", P .. "r:" .. id) == 0 then
+if call("EXISTS", key) == 0 then
   local number, job = format("%d", call("INCR", P .. "n")), string.match(id, "^[^:]*")
   local ends = lease_ms ~= "" and format("%.0f", now + lease_ms) or ""
   call(
-    "HSET", P .. "r:" .. id, "status", "running", "sequence", number, "token", number, "run_at", moment,
-    "created", moment, "started", moment, "request", request, "origin", request, "holder", holder, "attempt", "1",
-    "lease_ms", lease_ms, "until", ends
+    "HSET", key, "status", "running", "sequence", number, "created", moment, "origin", request, "holder", holder,
+    "attempt", "1", "lease_ms", lease_ms, "until", ends
   )
-  if budget ~= "" or payload ~= "" then
-    call("HSET", P .. "r:" .. id, "max_crashes", budget, "payload", payload)
+  if payload then
+    call("HSET", key, "max_crashes", budget, "payload", payload)
   end
   call("ZADD", P .. "l:" .. job .. ":running", number, id)
   call("ZADD", P .. "x:" .. job, ends ~= "" and ends or "+inf", id)
@@ -38,7 +38,7 @@ end
 --@include lib/bury.lua
 local function decide(f)
   local function admit(outcome)
-    local by = {holder = holder, request = request, lease_ms = tonumber(lease_ms), budget = budget}
+    local by = {holder = holder, request = request, lease_ms = tonumber(lease_ms), budget = budget or ""}
     hold(id, f, by, format("%d", call("INCR", P .. "n")))
     return outcome
   end
@@ -51,7 +51,7 @@ local function decide(f)
   elseif f.status == "cancelled" then
     return "cancelled"
   elseif f.status == "failed" then
-    if on_failed == "block" or obtained_by(id, f, request) then
+    if on_failed ~= "rerun" or obtained_by(id, f, request) then
       return "failed"
     end
     return admit("admitted")
@@ -73,4 +73,4 @@ local function decide(f)
 end
 
 local outcome = decide(facts(id))
-return {outcome, moment, false, call("HGETALL", P .. "r:" .. id)}
+return {outcome, moment, false, call("HGETALL", key)}

@@ -10,9 +10,10 @@
 --@include lib/lists.lua
 local function renew_run(id, token, request, duration, progress)
   local key = P .. "r:" .. id
-  local status, newest, proof, ends, lease_ms, stop =
-    unpack(redis.call("HMGET", key, "status", "token", "request", "until", "lease_ms", "cancel_requested"))
-  if status ~= "running" or newest ~= token or proof ~= request or (ends and ends ~= "" and tonumber(ends) <= now) then
+  local status, newest, proof, ends, stop, sequence, origin = unpack(redis.call(
+    "HMGET", key, "status", "token", "request", "until", "cancel_requested", "sequence", "origin"
+  ))
+  if status ~= "running" or (newest or sequence) ~= token or (proof or origin) ~= request or (ends and ends ~= "" and tonumber(ends) <= now) then
     return 0
   end
   if ends and ends ~= "" and duration ~= "" then

@@ -2,5 +2,5 @@
 -- numbers); P: what every key of the namespace begins with.
 local P = KEYS[1]
 local time = redis.call("TIME")
-local moment = time[1] .. string.sub(string.format("%06d", time[2]), 1, 3)
+local moment = time[1] .. string.sub("00000" .. time[2], -6, -4)
 local now = tonumber(moment)

@@ -1,7 +1,9 @@
 -- The fields of a run that decide about it, by name; nil if there is no such run. What is absent or empty is nil.
+-- A run that a check-in made is written with few fields: until something sets them, its token is its sequence, its
+-- request the origin, and its run_at and started are when it was created.
 local FACTS = {
   "status", "priority", "run_at", "sequence", "attempt", "failures", "crashes", "max_crashes", "token", "request",
-  "attempt_request", "takeover", "lease_ms", "until", "ended", "claim", "rearmed",
+  "attempt_request", "takeover", "lease_ms", "until", "ended", "claim", "rearmed", "created", "origin",
 }
 
 local function facts(id)
@@ -14,6 +16,10 @@ local function facts(id)
     if found[i] and found[i] ~= "" then
       f[name] = found[i]
     end
+  end
+  f.run_at = f.run_at or f.created
+  if f.attempt then
+    f.token, f.request = f.token or f.sequence, f.request or f.origin
   end
   return f
 end

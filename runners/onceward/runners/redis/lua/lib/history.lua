@@ -16,7 +16,7 @@ local function archived(id, f, abandoned)
     failure = ""
   end
   return table.concat({
-    f.attempt, holder, fenced or f.token, f.attempt_request or f.request, started, f.takeover or "", ended, ending,
+    f.attempt, holder, fenced or f.token, f.attempt_request or f.request, started or f.created, f.takeover or "", ended, ending,
     checkout or "", failure or "",
   }, SEP)
 end

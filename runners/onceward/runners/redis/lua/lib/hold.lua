@@ -8,10 +8,12 @@ local function hold(id, f, by, token)
   if number > 1 then
     redis.call("HSET", key, "a" .. number - 1, archived(id, f, takeover))
   end
-  redis.call(
-    "HDEL", key, "ended", "result", "error", "progress", "rearmed", "attempt_ended", "ending", "checkout", "claim",
-    "attempt_token", "attempt_request", "a" .. number - KEPT
-  )
+  if f.attempt or f.rearmed then -- a fresh run has nothing of these, and looking for each takes time
+    redis.call(
+      "HDEL", key, "ended", "result", "error", "progress", "rearmed", "attempt_ended", "ending", "checkout", "claim",
+      "attempt_token", "attempt_request", "a" .. number - KEPT
+    )
+  end
   redis.call(
     "HSET", key, "status", "running", "token", token, "request", by.request, "holder", by.holder, "attempt", number,
     "started", moment, "takeover", takeover and "1" or "", "lease_ms", by.lease_ms or "", "until", ends or "",
