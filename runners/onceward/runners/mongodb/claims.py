@@ -17,7 +17,7 @@ each place has one winner. A place is given back by whatever ends the lease, in 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ from pymongo import UpdateOne
 
 from onceward.contracts import transitions
 from onceward.contracts.executor import Executor
-from onceward.contracts.records import PRIORITY_LOWEST, Run
+from onceward.contracts.records import PRIORITY_LOWEST, Run, RunId
 from onceward.contracts.requests import Claim, Want
 from onceward.contracts.times import span_ms, to_ms
 from onceward.contracts.transitions import Entry, Now
@@ -90,7 +90,8 @@ class ClaimPart(Base, Executor):
                 self._queue_lapsed(wants)
                 view = self._look(request, wants, request.limit - len(taken))
             wants = _left(request.wants, taken)
-            chosen = _chosen(view, wants, request.limit - len(taken))
+            own = {entry.run.id for entry in taken}  # a lease may be over before its claim is
+            chosen = _chosen(view, wants, request.limit - len(taken), own)
             got, again = self._take(request, view, wants, chosen)
             taken += got
             if not again or len(taken) >= request.limit:
@@ -290,8 +291,8 @@ def _free(view: View, want: Want) -> Iterator[int]:
     return (slot for slot in range(want.max_running or 0) if slot not in used)
 
 
-def _chosen(view: View, wants: Sequence[Want] | None, limit: int) -> list[Candidate]:
-    """Candidates from the front of all queues together, until ``limit`` of them may be taken.
+def _chosen(view: View, wants: Sequence[Want] | None, limit: int, own: Collection[RunId]) -> list[Candidate]:
+    """Candidates from the front of all queues together, until ``limit`` of them may be taken; none of ``own``.
 
     Those that are to be buried are not counted, so a queue may end before its room does. What comes next in it has not
     been shown then, and may come before what the others show: nothing more is chosen until one has looked again.
@@ -301,7 +302,7 @@ def _chosen(view: View, wants: Sequence[Want] | None, limit: int) -> list[Candid
     chosen: list[Candidate] = []
     for each in heapq.merge(*view.queues.values(), key=lambda each: each.rank):
         of = _ANY if wants is None else each.entry.run.job
-        if room[of] <= 0:
+        if room[of] <= 0 or each.entry.run.id in own:
             continue
         chosen.append(each)
         if not each.exhausted:
