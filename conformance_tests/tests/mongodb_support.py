@@ -95,8 +95,8 @@ class ClockedTerms(Terms):
 class ClockedMongoStore(MongoStore):
     """A store that goes by a clock of the test's."""
 
-    def __init__(self, url: str, namespace: str, clock: Clock) -> None:
-        super().__init__(url, namespace)
+    def __init__(self, url: str, namespace: str, clock: Clock, *, listeners: tuple[object, ...] = ()) -> None:
+        super().__init__(url, namespace, listeners=listeners)
         self._clock = clock
 
     def _terms_of(self, *, replicated: bool, version: tuple[int, ...]) -> Terms:

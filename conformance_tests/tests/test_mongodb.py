@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import pytest
-from mongodb_support import Trips, fresh, own_server, shared_url
+from mongodb_support import ClockedMongoStore, OneClock, Trips, fresh, own_server, shared_url
 from pymongo.errors import (
     AutoReconnect,
     NetworkTimeout,
@@ -19,6 +19,7 @@ from pymongo.errors import (
     WriteConcernError,
     WTimeoutError,
 )
+from pymongo.monitoring import CommandSucceededEvent
 
 from onceward.conformance.servers.process import free_port
 from onceward.contracts import (
@@ -45,6 +46,7 @@ from onceward.contracts import (
     StoreMisconfigured,
     StoreUnavailable,
     Want,
+    new_request,
 )
 from onceward.runners.mongodb import TYPE, MongoStore
 from onceward.runners.mongodb.errors import translated
@@ -171,6 +173,30 @@ def test_g13_claims_read_what_they_take_and_one_key_per_priority(store: MongoSto
 
 
 # -- limits and tokens --------------------------------------------------------------------------------------------
+
+
+class _Slow(Trips):
+    """A minute goes by whenever something is written."""
+
+    def __init__(self, clock: OneClock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def succeeded(self, event: CommandSucceededEvent) -> None:
+        if event.command_name == "update":
+            self._clock.advance(timedelta(minutes=1))
+
+
+def test_g1_a_claim_that_takes_longer_than_its_lease_has_each_run_once() -> None:
+    clock = OneClock()
+    store = ClockedMongoStore(shared_url(), new_request(), clock, listeners=(_Slow(clock),))
+    store.open()
+    store.submit([RunSpec(id=RunId("job", "crashes"), max_crashes=0), RunSpec.of("job", "fine")])
+    assert [run.key for run in store.claim(Claim.of("job", holder="ann", lease=timedelta(seconds=30)))] == ["crashes"]
+    clock.advance(timedelta(minutes=1))
+    found = store.claim(Claim.of("job", holder="bob", lease=timedelta(seconds=30), limit=3))
+    assert [(run.key, run.attempt) for run in found] == [("fine", 1)]
+    store.close()
 
 
 def test_g12_the_limit_holds_while_many_claim_at_once(store: MongoStore) -> None:
