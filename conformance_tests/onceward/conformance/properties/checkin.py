@@ -55,15 +55,17 @@ class CheckinMachine(OperatedMachine):
         if request is not None:
             self.enter(request)
 
-    @rule(pick=picks, holder=holders, hold=st.sampled_from((OnAbandoned.RERUN, OnAbandoned.RERUN, OnAbandoned.HOLD)))
-    def take_over(self, pick: int, holder: str, hold: OnAbandoned) -> None:
-        """A lease comes to its end, and somebody checks in on what it held."""
-        lease = picked(self.issued, pick)
-        self.lapse(pick, False)
-        if lease is not None and isinstance(lease.resource, RunId):
-            request = CheckIn(
-                run=lease.resource, holder=holder, request=self.request(), lease=self.leases[0], on_abandoned=hold
-            )
+    @rule(
+        pick=picks,
+        short=st.booleans(),
+        holder=holders,
+        hold=st.sampled_from((OnAbandoned.RERUN, OnAbandoned.RERUN, OnAbandoned.HOLD)),
+    )
+    def take_over(self, pick: int, short: bool, holder: str, hold: OnAbandoned) -> None:
+        """A lease comes to its end, or to the moment before it, and somebody checks in on what it held."""
+        run = self.lapse(pick, short)
+        if run is not None:
+            request = CheckIn(run=run, holder=holder, request=self.request(), lease=self.leases[0], on_abandoned=hold)
             self.checkins.append(request)
             self.enter(request)
 

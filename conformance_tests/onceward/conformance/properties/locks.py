@@ -72,10 +72,10 @@ class LockMachine(Machine):
         if request is not None:
             self.enter(request)
 
-    @rule(pick=picks, holder=holders)
-    def lock_after_lapse(self, pick: int, holder: str) -> None:
-        """A lease comes to its end, and somebody asks for the lock."""
-        name = self._lapse(pick, False)
+    @rule(pick=picks, short=st.booleans(), holder=holders)
+    def lock_after_lapse(self, pick: int, short: bool, holder: str) -> None:
+        """A lease comes to its end, or to the moment before it, and somebody asks for the lock."""
+        name = self._lapse(pick, short)
         if name is not None:
             request = LockRequest(lock=name, holder=holder, lease=self.leases[0], request=self.request())
             self.requests.append(request)

@@ -303,19 +303,20 @@ class RunsMachine(Machine):
         """A live lease comes to its very end, or to the last millisecond before it."""
         self.lapse(pick, short)
 
-    def lapse(self, pick: int, short: bool) -> None:
-        """One of the live leases lapses, or nearly."""
+    def lapse(self, pick: int, short: bool) -> RunId | None:
+        """One of the live leases lapses, or nearly; on which run, if there was one."""
         live = [found for found in self.known.values() if found.live(self.now_ms) and found.until is not None]
         found = picked(live, pick)
         if found is None or found.until is None:
-            return
+            return None
         if self.exact:
             self.pass_ms(found.until - self.now_ms - short)
-            return
+            return found.id
         lease = next(x for x in reversed(self.issued) if (x.resource, x.token) == (found.id, found.token))
         self.trial.harness.lapse(self.runner, lease)
         self.trial.say(f"-- the lease {lease.token} of {lease.holder} on {found.id} lapses --")
         found.until = self.now_ms
+        return found.id
 
     # -- looking ------------------------------------------------------------------------------------------------
 
