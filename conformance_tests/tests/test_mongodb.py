@@ -11,6 +11,7 @@ from datetime import timedelta
 
 import pytest
 from mongodb_support import ClockedMongoStore, OneClock, Trips, fresh, own_server, shared_url
+from msgspec.structs import replace
 from pymongo.errors import (
     AutoReconnect,
     NetworkTimeout,
@@ -48,7 +49,7 @@ from onceward.contracts import (
     Want,
     new_request,
 )
-from onceward.runners.mongodb import TYPE, MongoStore
+from onceward.runners.mongodb import TYPE, MongoStore, checkins, documents
 from onceward.runners.mongodb.errors import translated
 from onceward.runners.mongodb.options import options_of
 
@@ -264,6 +265,48 @@ def test_sequences_of_concurrent_check_ins_are_distinct(store: MongoStore) -> No
         thread.join(60)
     runs = store.runs(RunQuery(limit=1_000))
     assert len({run.sequence for run in runs}) == len(runs) == 120
+
+
+def test_check_ins_that_share_trips_get_the_answers_of_single_ones(store: MongoStore, trips: Trips) -> None:
+    known, purged = checkin("known"), checkin("purged")
+    held = store.checkin(known)
+    lease = store.checkin(purged).run.lease
+    assert lease is not None
+    store.checkout([CheckOut.succeeded(lease)])
+    store.purge(Purge(older_than=timedelta(0)))
+    batch = [checkin("new"), checkin("known"), checkin("new"), checkin("purged"), known]
+    shown: list[object] = []
+    assert trips.of(lambda: shown.extend(store._carry_checkins(batch))) == ["aggregate", "insert", *FIND_AND_MODIFY]
+    made = [documents.entry_of(each["doc"]).run for each in shown if isinstance(each, dict)]
+    assert [run.key for run in made] == ["new", "known", "new", "purged", "known"]
+    assert [run.origin == request.request for run, request in zip(made, batch, strict=True)] == [
+        True,
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert made[0] == made[2]
+    assert made[1] == made[4] == replace(held.run, payload=None)
+    assert made[3].token > lease.token
+    assert trips.of(lambda: store._carry_checkins(batch)) == ["aggregate", "update"]
+
+
+def test_g1_many_who_share_trips_are_admitted_once(monkeypatch: pytest.MonkeyPatch, store: MongoStore) -> None:
+    monkeypatch.setattr(checkins, "_FEW", 0)
+    answers: list[tuple[int, Admission]] = []
+
+    def work() -> None:
+        answers.extend((i, store.checkin(checkin(str(i)))) for i in range(15))
+
+    threads = [threading.Thread(target=work) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(i for i, answer in answers if answer.outcome.admitted) == list(range(15))
+    assert len(answers) == 12 * 15
+    assert len({(i, answer.run.token, answer.run.sequence) for i, answer in answers}) == 15
 
 
 # -- bad input ----------------------------------------------------------------------------------------------------

@@ -1,13 +1,15 @@
 """Check-in: may the caller run this one run?
 
-A lone caller's is one pipeline, and one round trip. Those of several callers at once share two: one reads those runs
-and the moment, one inserts what is absent. An insert costs the server a tenth of a pipeline, and its unique ``_id``
-guards it as well: whoever comes later is refused, and is carried by itself then. The lease counts from the reading, so
-it ends early rather than late; and the token is ahead of all before, as ``terms`` explains.
+A caller's is one pipeline, and one round trip, and a few callers go side by side. Where there are more of them at once,
+they share two trips: one reads those runs and the moment, one inserts what is absent. An insert costs the server a
+tenth of a pipeline, and its unique ``_id`` guards it as well: whoever comes later is refused, and is carried by itself
+then. The lease counts from the reading, so it ends early rather than late; and the token is ahead of all before, as
+``terms`` explains.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from functools import partial
 
@@ -24,6 +26,8 @@ from onceward.runners.mongodb import documents
 from onceward.runners.mongodb.base import Base, identity, unless_duplicate, unless_there
 from onceward.runners.mongodb.terms import NEVER, Doc, Moment, Terms, literal
 
+#: So many callers go side by side. For so few of them, a share in two trips takes longer than one trip each.
+_FEW = 6
 #: Payloads with more characters go by themselves.
 _LARGE = 65_536
 
@@ -32,13 +36,14 @@ class CheckInPart(Base, Executor):
     """The part of ``Executor`` that is about check-ins."""
 
     _checkins: Combiner[CheckIn, Doc]
+    _callers: set[int]
 
     def checkin(self, request: CheckIn) -> Admission:
         """See ``Executor.checkin``. One round trip, unless a run that was there is to be taken or ended."""
         if request.payload is not None:
             request = replace(request, payload=documents.text_of(request.payload, "payload"))
         while True:
-            shown = self._enter(request) if _large(request) else self._checkins.call(request)
+            shown = self._carried(request)
             doc = shown["doc"]
             found, now = documents.entry_of(doc), documents.now_of(shown["now"])
             self._terms.seen(found.run.sequence)
@@ -46,6 +51,16 @@ class CheckInPart(Base, Executor):
             outcome, entry = transitions.checkin(found, request, now, token=draw, sequence=_no_sequence)
             if entry is found or self._write(entry, documents.guard(doc), found):
                 return Admission(outcome=outcome, run=documents.public(entry), remaining=entry.remaining(now))
+
+    def _carried(self, request: CheckIn) -> Doc:
+        me = threading.get_ident()
+        self._callers.add(me)
+        try:
+            if len(self._callers) <= _FEW or _large(request):
+                return self._enter(request)
+            return self._checkins.call(request)
+        finally:
+            self._callers.discard(me)
 
     def _carry_checkins(self, requests: Sequence[CheckIn]) -> Sequence[Doc | BaseException]:
         """The runs exist, and are read."""

@@ -58,7 +58,13 @@ class MongoStore(CheckInPart, ExecutorPart, ClaimPart, LockPart, SchedulerPart, 
         self._watches: set[MongoWatch] = set()
         self._link = Link(self.options, listeners=listeners)
         self._checkins = Combiner[CheckIn, Doc](lambda requests: partial(self._carry_checkins, requests))
-        self._link.forked = self._checkins.reset
+        self._callers: set[int] = set()
+        self._link.forked = self._forked
+
+    def _forked(self) -> None:
+        """In a forked child, nobody is under way: the parent's threads are not here."""
+        self._checkins.reset()
+        self._callers.clear()
 
     @property
     def traits(self) -> Traits:
