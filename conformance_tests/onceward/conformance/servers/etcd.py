@@ -1,0 +1,110 @@
+"""An etcd server for tests."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from functools import cache
+
+from onceward.conformance.harness import Harness, Opening, UrlHarness, without_password
+from onceward.conformance.servers.process import ServerMissing, ServerProcess, find_binary, free_port
+from onceward.contracts import Runner
+
+VARIABLE = "ONCEWARD_TEST_ETCD_URL"
+_ADVICE = f"install it (Debian: apt-get install etcd-server), or set {VARIABLE} to the URL of a running one"
+
+
+class EtcdServer(ServerProcess):
+    """``etcd`` on 127.0.0.1, a cluster of its own.
+
+    Args:
+        settings: more of its command line, for example ``"--quota-backend-bytes", "2000000"``.
+        scheme: how clients talk to it; ``https`` needs settings with certificates.
+    """
+
+    name = "etcd"
+
+    def __init__(self, *settings: str, scheme: str = "http") -> None:
+        self._binary = find_binary("etcd", advice=_ADVICE)
+        super().__init__()
+        self._settings, self._scheme = settings, scheme
+        self._peer_port, self._health_port = free_port(), free_port()
+
+    @property
+    def url(self) -> str:
+        """How to reach it."""
+        return f"{'etcds' if self._scheme == 'https' else 'etcd'}://127.0.0.1:{self.port}"
+
+    def command(self) -> Sequence[str]:
+        client, peer = f"{self._scheme}://127.0.0.1:{self.port}", f"http://127.0.0.1:{self._peer_port}"
+        return (
+            self._binary,
+            "--data-dir", str(self.folder / "data"),
+            "--listen-client-urls", client,
+            "--advertise-client-urls", client,
+            "--listen-peer-urls", peer,
+            "--initial-advertise-peer-urls", peer,
+            "--initial-cluster", f"default={peer}",
+            "--listen-metrics-urls", f"http://127.0.0.1:{self._health_port}",
+            "--log-level", "warn",
+            *self._settings,
+        )  # fmt: skip
+
+    def ready(self) -> bool:
+        """True once it has elected itself and serves."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._health_port}/health", timeout=1) as answer:
+                return b'"true"' in answer.read()
+        except urllib.error.HTTPError as error:
+            error.close()
+            return False
+        except OSError:
+            return False
+
+
+def open_etcd(url: str, namespace: str) -> Runner:
+    """A runner on that server, as other processes open it. Not opened yet."""
+    from onceward.runners.etcd import EtcdStore
+
+    return Runner.of(EtcdStore(url, namespace), namespace=namespace, url=without_password(url))
+
+
+class EtcdHarness(UrlHarness):
+    """An etcd cluster by its URL; time passes by itself there. A server of ours can also be restarted."""
+
+    def __init__(self, url: str | None = None, *, process: EtcdServer | None = None) -> None:
+        super().__init__(url or (process.url if process is not None else etcd_url()))
+        self._process = process
+
+    def restart(self) -> bool:
+        if self._process is None:
+            return False
+        self._process.restart()
+        return True
+
+    def through(self, address: tuple[str, int]) -> Harness | None:
+        beyond = super().through(address)
+        return EtcdHarness(beyond.url) if isinstance(beyond, UrlHarness) else None
+
+    def _opening(self, namespace: str) -> Opening:
+        call = "onceward.conformance.servers.etcd:open_etcd"
+        return Opening(call=call, namespace=namespace, arguments={"url": self.url, "namespace": namespace})
+
+
+def etcd_url() -> str:
+    """The server that the environment names, else one of our own that lives as long as this process.
+
+    Raises:
+        ServerMissing: there is neither.
+    """
+    if importlib.util.find_spec("grpc") is None:
+        raise ServerMissing("grpcio is not installed; pip install 'onceward[etcd]'")
+    return os.environ.get(VARIABLE) or _own().url
+
+
+@cache
+def _own() -> EtcdServer:
+    return EtcdServer().start()
