@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import secrets
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -11,7 +13,7 @@ from functools import cache
 
 from onceward.conformance.harness import Harness, Opening, UrlHarness, without_password
 from onceward.conformance.servers.process import ServerMissing, ServerProcess, find_binary, free_port
-from onceward.contracts import Runner
+from onceward.contracts import Lease, LockId, Runner
 
 VARIABLE = "ONCEWARD_TEST_ETCD_URL"
 _ADVICE = f"install it (Debian: apt-get install etcd-server), or set {VARIABLE} to the URL of a running one"
@@ -73,7 +75,11 @@ def open_etcd(url: str, namespace: str) -> Runner:
 
 
 class EtcdHarness(UrlHarness):
-    """An etcd cluster by its URL; time passes by itself there. A server of ours can also be restarted."""
+    """An etcd cluster by its URL; time passes by itself there. A server of ours can also be restarted.
+
+    The end of a lease need not be waited for: what is held is put on a lease of its own, and that is revoked, which is
+    what the cluster's leader does itself when a lease has lapsed. Where processes die, leases are waited out as usual.
+    """
 
     def __init__(self, url: str | None = None, *, process: EtcdServer | None = None) -> None:
         super().__init__(url or (process.url if process is not None else etcd_url()))
@@ -85,6 +91,12 @@ class EtcdHarness(UrlHarness):
         self._process.restart()
         return True
 
+    def lapse(self, runner: Runner, lease: Lease) -> None:
+        self.wait_out(runner, lease)
+
+    def wait_out(self, runner: Runner, lease: Lease) -> None:
+        end_lease(self.url, runner.namespace, lease)
+
     def through(self, address: tuple[str, int]) -> Harness | None:
         beyond = super().through(address)
         return EtcdHarness(beyond.url) if isinstance(beyond, UrlHarness) else None
@@ -92,6 +104,31 @@ class EtcdHarness(UrlHarness):
     def _opening(self, namespace: str) -> Opening:
         call = "onceward.conformance.servers.etcd:open_etcd"
         return Opening(call=call, namespace=namespace, arguments={"url": self.url, "namespace": namespace})
+
+
+def end_lease(url: str, namespace: str, lease: Lease) -> None:
+    """The cluster has ended this lease and no other."""
+    from onceward.runners.etcd import names, wire
+    from onceward.runners.etcd.link import GRANT, REVOKE, Link
+    from onceward.runners.etcd.options import options_of
+
+    keys, resource = names.Names(namespace), lease.resource
+    key = keys.of(names.ALIVE, resource.name) if isinstance(resource, LockId) else keys.hold(resource)
+    own = time.time_ns() // 1_000_000 << 20 | secrets.randbits(20)
+    link = Link(options_of(url))
+    link.open()
+    try:
+        link.call(GRANT, wire.grant(own, 60), reads=False)
+        moved = False
+        while not moved:
+            found = link.read(wire.read(key)).kvs
+            if not found:
+                break
+            guard = wire.unchanged(key, found[0].modified)
+            moved = link.txn(wire.transaction([guard], [wire.put(key, b"", own)])).succeeded
+        link.call(REVOKE, wire.revoke(own), reads=False)
+    finally:
+        link.close()
 
 
 def etcd_url() -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -207,7 +208,7 @@ class Claims(Base):
         for index, (each, state) in enumerate(zip(found, self._cells.look(cells), strict=True)):
             if size > ROOM:
                 break
-            item = self._item(each.run, lambda entry, state, now: self._decided(taking, entry, state, now))
+            item = self._item(each.run, partial(self._decided, taking, len(plans)))
             step = item.decide(state, now)
             if step.writes:
                 plans.append(Planned(index, item, state, step))
@@ -240,7 +241,7 @@ class Claims(Base):
         lent = self._leases.lend(longest + _MEMO_KEPT, now, spare=_MEMO_SPARE)
         return Kv(self._names.of(names.MEMO, taking.request.request), value, 0, 0, lent.id)
 
-    def _decided(self, taking: _Taking, found: Entry | None, state: State, now: Now) -> Step[Run | None]:
+    def _decided(self, taking: _Taking, index: int, found: Entry | None, state: State, now: Now) -> Step[Run | None]:
         """Take a run if that may be done, or end it if no further crash is forgiven."""
         if found is None or not transitions.claimable(found, now):
             return Step(answer=lambda _: None)
@@ -253,6 +254,6 @@ class Claims(Base):
             request=request.request,
             lease_ms=taking.lease_for(found.run.job),
             now=now,
-            token=rows.OWN,
+            token=rows.own(index),
         )
         return self._held(found, after, now, lambda entry: entry.run)

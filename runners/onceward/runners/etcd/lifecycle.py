@@ -84,8 +84,7 @@ class LifecyclePart(Locks, Base, Lifecycle):
         if query.lapsed or query.statuses == {Status.RUNNING}:
             prefix = self._names.prefix + names.RUNNING
             running = [self._listed(prefix + job) for job in scopes]
-            runs = [names.run_named(job, kv.value) for job, kvs in zip(scopes, running, strict=True) for kv in kvs]
-            return iter([RunId(run.job, run.key, run.stamp) for run in runs])
+            return (names.run_named(job[:-1], kv.value) for job, kvs in zip(scopes, running, strict=True) for kv in kvs)
         found = [self._submitted(job, query) for job in scopes]
         merged = heapq.merge(*found, key=lambda each: each[0], reverse=not query.oldest_first)
         return (run for _, run in merged if query.stamp in (None, run.stamp) and query.key in (None, run.key))

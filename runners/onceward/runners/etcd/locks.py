@@ -59,7 +59,7 @@ class Locks(Base):
         )
 
         def answer(revision: int) -> LockAnswer:
-            lease = rows.lock_lease(request.lock, replace(taken, token=revision), None)
+            lease = rows.lock_lease(request.lock, replace(taken, token=rows.token_of(taken.token, revision)), None)
             return LockAnswer(acquired=True, lease=lease, remaining=span(lent.until - self._now().elapsed))
 
         return Step(answer=answer, record=rows.write_lock(taken), hold=lent.id, lent=lent)

@@ -1,7 +1,8 @@
 """Runs, locks and configurations as they stand in values: JSON, readable with etcdctl.
 
-A value cannot hold the revision that writes it, so a token of ``OWN`` means just that: the revision that wrote the key
-last. Whoever writes the value again writes the number.
+A token is a revision, and behind it a number that tells apart what one transaction has written. A value cannot hold
+the revision that writes it, so a negative token means just that: the revision that wrote the key last. Whoever writes
+the value again writes the token out.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from onceward.runners.encoding import decode, encode
 from onceward.runners.etcd.leases import ends
 from onceward.runners.etcd.wire import Kv
 
+#: The token that stands for the transaction that writes it, where that writes but one.
 OWN = -1
+#: A transaction has room for fewer.
+_PER_REVISION = 128
 #: etcd takes requests of 1.5 MiB; a run holds a payload and a result.
 MAX_PAYLOAD_BYTES = 512 * 1024
 #: What else a run holds is cut to this: first the traces of its earlier attempts go, then their errors.
@@ -93,6 +97,16 @@ _encode = msgspec.json.Encoder().encode
 _decode_run = msgspec.json.Decoder(_Run).decode
 _decode_lock = msgspec.json.Decoder(Lock).decode
 _decode_config = msgspec.json.Decoder(Config).decode
+
+
+def own(index: int) -> int:
+    """The token that stands for the transaction that writes it, for the one of its runs with this number."""
+    return OWN - index
+
+
+def token_of(token: int, revision: int) -> int:
+    """The token as callers know it, of a value that this revision has written."""
+    return token if token >= 0 else revision * _PER_REVISION + OWN - token
 
 
 def json_text(value: Json, field: str) -> str | None:
@@ -175,7 +189,7 @@ def _try(attempt: Attempt) -> _Try:
 def read_run(run: RunId, record: Kv, hold: Kv | None) -> Run:
     """The run that is stored so; payload and result stay canonical text."""
     stored = _decode_run(record.value)
-    token = record.modified if stored.token == OWN else stored.token
+    token = token_of(stored.token, record.modified)
     duration = None if stored.lease_ms is None else span(stored.lease_ms)
     lease = None
     if stored.holder is not None:
@@ -214,11 +228,11 @@ def read_run(run: RunId, record: Kv, hold: Kv | None) -> Run:
     )
 
 
-def _attempt(tried: _Try, own: int) -> Attempt:
+def _attempt(tried: _Try, revision: int) -> Attempt:
     return Attempt(
         number=tried.number,
         holder=tried.holder,
-        token=own if tried.token == OWN else tried.token,
+        token=token_of(tried.token, revision),
         request=tried.request,
         started=from_ms(tried.started),
         takeover=tried.takeover,
@@ -247,14 +261,14 @@ def left(hold: Kv | None, now: Now) -> int | None:
 
 def stamped(run: Run, revision: int) -> Run:
     """The run after its value was written by this revision."""
-    if run.token != OWN:
+    if run.token >= 0:
         return run
-    lease, attempts = run.lease, run.attempts
+    token, lease, attempts = token_of(run.token, revision), run.lease, run.attempts
     if lease is not None:
-        lease = replace(lease, token=revision)
-    if attempts and attempts[-1].token == OWN:
-        attempts = (*attempts[:-1], replace(attempts[-1], token=revision))
-    return replace(run, token=revision, lease=lease, attempts=attempts)
+        lease = replace(lease, token=token)
+    if attempts and attempts[-1].token < 0:
+        attempts = (*attempts[:-1], replace(attempts[-1], token=token))
+    return replace(run, token=token, lease=lease, attempts=attempts)
 
 
 def public(run: Run) -> Run:
@@ -277,7 +291,7 @@ def write_lock(lock: Lock) -> bytes:
 def read_lock(record: Kv) -> Lock:
     """The lock that is stored so."""
     lock = _decode_lock(record.value)
-    return replace(lock, token=record.modified) if lock.token == OWN else lock
+    return replace(lock, token=token_of(lock.token, record.modified))
 
 
 def lock_lease(name: LockId, lock: Lock, hold: Kv | None) -> Lease:
