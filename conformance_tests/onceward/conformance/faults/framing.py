@@ -3,50 +3,11 @@
 from __future__ import annotations
 
 import struct
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One message.
-
-    Attributes:
-        number: the same for a request and its reply, within one connection; None: a reply that nobody asked for.
-        answered: a reply to it will come.
-    """
-
-    data: bytes
-    number: int | None
-    answered: bool = True
-
-
-class Framer(ABC):
-    """Cuts the bytes of one direction of one connection into messages."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._count = 0
-
-    def feed(self, data: bytes) -> list[Frame]:
-        """The messages that these bytes complete."""
-        self._buffer += data
-        frames: list[Frame] = []
-        while self._buffer and (end := self._end()) is not None:
-            message = bytes(self._buffer[:end])
-            del self._buffer[:end]
-            frames.append(self._frame(message))
-        return frames
-
-    @abstractmethod
-    def _end(self) -> int | None:
-        """The length of the first message in the buffer; None: it is not complete."""
-
-    def _frame(self, data: bytes) -> Frame:
-        """By default the n-th request is answered by the n-th reply."""
-        self._count += 1
-        return Frame(data, self._count)
+from onceward.conformance.faults.frames import Frame, Framer
+from onceward.conformance.faults.grpc import GrpcReplies, GrpcRequests
 
 
 class Whole(Framer):
@@ -137,4 +98,6 @@ WHOLE = Dialect("whole", Whole, Whole)
 RESP = Dialect("resp", Resp, Resp, _greets_redis)
 MONGO = Dialect("mongo", lambda: Mongo(replies=False), lambda: Mongo(replies=True))
 
-DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (WHOLE, RESP, MONGO)}
+GRPC = Dialect("grpc", GrpcRequests, GrpcReplies)
+
+DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (WHOLE, RESP, MONGO, GRPC)}

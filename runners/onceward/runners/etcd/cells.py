@@ -99,8 +99,11 @@ class Cells:
         for _ in range(_TRIES):
             if not work.left:
                 return work.answers
-            self._look(work)
-            steps = self._decided(work)
+            try:
+                self._look(work)
+                steps = self._decided(work)
+            except StoreError as error:
+                raise work.failure(error) from error
             for chunk in _chunks(steps):
                 self._write(work, chunk)
         raise work.failure(StoreUnavailable("others change the same things all the time; nothing was changed"))

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from onceward.contracts import transitions
-from onceward.contracts.errors import OutcomeUnknown
+from onceward.contracts.errors import OutcomeUnknown, StoreUnavailable
 from onceward.contracts.records import Run, RunId, Status
 from onceward.contracts.requests import Claim, Want
 from onceward.contracts.times import span_ms
@@ -100,10 +100,15 @@ class Claims(Base):
         """
         taking = _Taking(request)
         for _ in range(_ROUNDS):
-            found, more, held = self._look(taking)
-            if held is not None:
-                return held
-            self._take(taking, found[:ITEMS])
+            try:
+                found, more, held = self._look(taking)
+                if held is not None:
+                    return held
+                self._take(taking, found[:ITEMS])
+            except StoreUnavailable as error:
+                if taking.taken:
+                    raise OutcomeUnknown(f"a part of the claim is done, the rest is not: {error}") from error
+                raise
             if taking.room <= 0 or not more:
                 return [rows.public(run) for run in taking.taken]
         raise OutcomeUnknown("others take what this claim wants all the time; ask again with the same request")

@@ -73,6 +73,14 @@ def told(error: grpc.RpcError, where: str, *, reads: bool) -> Exception:
     return broken(details or code.name, where, reads=reads)
 
 
+def refused(error: StoreError) -> bool:
+    """A member has said no: the connection is fine, and another one would say the same."""
+    cause = error.__cause__
+    return isinstance(error, StoreMisconfigured) or (
+        isinstance(cause, grpc.RpcError) and cause.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    )
+
+
 def broken(reason: str, where: str, *, reads: bool) -> StoreError:
     """The connection broke, or the answer did not come in time, after the request was on its way."""
     if reads:

@@ -44,6 +44,7 @@ class Leases:
         self._lock = threading.Lock()
         self._current: dict[int, Lent] = {}
         self._used: Counter[int] = Counter()
+        self._waste: list[int] = []
         self.shortest = 1
         """The server grants none for fewer seconds."""
 
@@ -83,8 +84,10 @@ class Leases:
             for lent in current.values():
                 self._end(lent.id)
             self._used.clear()
+            self._clear_away()
 
     def _granted(self, seconds: int, now: Now) -> Lent:
+        self._clear_away()
         for over in [lease for lease in self._used if ends(lease) < now.wall]:
             del self._used[over]
         wall = now.wall + seconds * 1000
@@ -93,7 +96,12 @@ class Leases:
         return Lent(lease, now.elapsed + seconds * 1000, wall)
 
     def _end(self, lease: int) -> None:
-        """It is granted to nobody any more; with nothing on it, it goes at once."""
+        """It is lent to nobody any more; with nothing on it, it goes when the next one is granted."""
         if self._used.get(lease, 0) <= 0:
             self._used.pop(lease, None)
-            self._link.revoke_later(lease)
+            self._waste.append(lease)
+
+    def _clear_away(self) -> None:
+        waste, self._waste = self._waste, []
+        if waste:
+            self._link.revoke(waste)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,8 +39,6 @@ _SETTINGS = (
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.primary_user_agent", "onceward"),
 )
-#: The members are tried so often, one after the other, before a call is given up.
-_ROUNDS = 1
 
 
 class Link:
@@ -90,23 +89,24 @@ class Link:
         """
         return self._somewhere(lambda: self._called(method, request, reads=reads))
 
-    def revoke_later(self, lease: int) -> None:
-        """A lease will be gone soon; if that fails, by itself in time. Does not wait."""
-        try:
-            self._method(REVOKE).future(wire.revoke(lease), timeout=self._timeout, metadata=self._login)
-        except (StoreError, ValueError):
-            return
+    def revoke(self, leases: Sequence[int]) -> None:
+        """Leases are gone; those where that fails will be so by themselves, in time. One trip for all."""
+        with suppress(StoreError, ValueError):
+            call, login = self._method(REVOKE), self._logged_in()
+            sent = [call.future(wire.revoke(lease), timeout=self._timeout, metadata=login) for lease in leases]
+            for each in sent:
+                each.exception()
 
     def watch(self, requests: Any) -> Any:
-        """A watch stream: what these requests (an iterator of bytes) ask for. Iterate over it in a thread of its own; ``cancel()`` ends it."""
+        """A stream of what these requests (an iterator of bytes) ask for, read by a thread; ``cancel`` ends it."""
         return self._somewhere(lambda: self._channel_now().stream_stream(_WATCH)(requests, metadata=self._logged_in()))
 
     def _somewhere(self, attempt: Callable[[], T]) -> T:
         """The answer of the first member that can be reached, once more if the login has run out."""
-        left, logins = len(self._addresses) * _ROUNDS, 1
+        left, logins = len(self._addresses), 1
         while True:
             left -= 1
-            at = self._at
+            channel = self._channel
             try:
                 return attempt()
             except errors.TokenRefused as refused:
@@ -114,13 +114,12 @@ class Link:
                     raise StoreMisconfigured(f"etcd at {self.where} does not keep our login: {refused}") from refused
                 logins, left = logins - 1, left + 1
                 self._login = None
-            except StoreUnavailable:
-                if left <= 0 or not self._open:
+            except StoreError as error:
+                if errors.refused(error):
                     raise
-                self._go_on(at)
-            except StoreError:  # the outcome is unknown, but the next call may be luckier elsewhere
-                self._go_on(at)
-                raise
+                self._go_on(channel or self._channel)
+                if left <= 0 or not self._open or not isinstance(error, StoreUnavailable):
+                    raise
 
     def _called(self, method: str, request: bytes, *, reads: bool) -> bytes:
         call = self._method(method)
@@ -133,10 +132,11 @@ class Link:
         return answer
 
     def _method(self, method: str) -> Any:
-        found = self._calls.get(method)
-        if found is None or self._owner != os.getpid():
-            with self._lock:
-                found = self._calls[method] = self._channel_now().unary_unary(method)
+        with self._lock:
+            channel = self._channel_now()
+            found = self._calls.get(method)
+            if found is None:
+                found = self._calls[method] = channel.unary_unary(method)
         return found
 
     def _logged_in(self) -> tuple[tuple[str, str], ...] | None:
@@ -162,15 +162,15 @@ class Link:
             self._channel = _channel(self.where, self._options)
         return self._channel
 
-    def _go_on(self, at: int) -> None:
-        """The next call goes to the next member, unless another thread has seen to that."""
-        if len(self._addresses) == 1:
-            return
+    def _go_on(self, channel: grpc.Channel | None) -> None:
+        """The next call goes to the next member, on a new channel: gRPC may not know yet that this one is broken.
+
+        Calls of others that are under way on it end as they may; it goes with the last of them.
+        """
         with self._lock:
-            if self._at != at:
-                return
-            self._forget()  # calls that are under way on it end as they may; it goes with the last of them
-            self._at = (at + 1) % len(self._addresses)
+            if channel is self._channel and channel is not None:
+                self._forget()
+                self._at = (self._at + 1) % len(self._addresses)
 
     def _forget(self) -> grpc.Channel | None:
         channel, self._channel = self._channel, None

@@ -89,7 +89,7 @@ class EtcdStore(ExecutorPart, SchedulerPart, LifecyclePart, Store):
         """The shortest lease that the cluster grants, in seconds: it depends on its election timeout."""
         lease = secrets.randbits(62) | 1
         granted = wire.integer(self._link.call(GRANT, wire.grant(lease, 1), reads=True), 3)
-        self._link.revoke_later(lease)
+        self._link.revoke([lease])
         return granted
 
     def _members(self) -> int:
