@@ -15,6 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from onceward.contracts.errors import OutcomeUnknown, StoreError, StoreUnavailable
 from onceward.contracts.transitions import Now
+from onceward.runners.combining import Combiner
 from onceward.runners.etcd import wire
 from onceward.runners.etcd.errors import LeaseGone
 from onceward.runners.etcd.leases import Leases, Lent
@@ -88,25 +89,49 @@ class Cells:
         self._now = now
         self._lock = threading.Lock()
         self._seen: dict[bytes, State] = {}
+        self._combiner: Combiner[Item[Any], Any] = Combiner(self._outcomes, most=ITEMS)
 
     def change(self, item: Item[T]) -> T:
-        """What was decided about one cell is done."""
-        return self.change_all([item])[0]
+        """What was decided about one cell is done; threads that come at the same time share a trip."""
+        answer: T = self._combiner.call(item)
+        return answer
 
     def change_all(self, items: Sequence[Item[T]]) -> list[T]:
-        """What was decided about each cell is done, one by one in effect, in few trips."""
+        """What was decided about each cell is done, one by one in effect, in few trips.
+
+        Raises:
+            OutcomeUnknown: of some it is not known, or a part is done and the rest is not.
+            StoreUnavailable: nothing is done.
+        """
+        answers: list[T] = []
+        failures: list[BaseException] = []
+        for outcome in self._outcomes(items):
+            if isinstance(outcome, BaseException):
+                failures.append(outcome)
+            else:
+                answers.append(outcome)
+        for failure in failures:
+            if answers and isinstance(failure, StoreUnavailable):
+                raise OutcomeUnknown(f"a part of the batch is done, the rest is not: {failure}") from failure
+            raise failure
+        return answers
+
+    def _outcomes(self, items: Sequence[Item[T]]) -> list[T | BaseException]:
+        """For each cell the answer, or the error."""
         work = _Work(items, [self._guess(item) for item in items])
         for _ in range(_TRIES):
             if not work.left:
-                return work.answers
+                return work.outcomes
             try:
                 self._look(work)
                 steps = self._decided(work)
             except StoreError as error:
-                raise work.failure(error) from error
+                work.fail(list(work.left), error)
+                break
             for chunk in _chunks(steps):
                 self._write(work, chunk)
-        raise work.failure(StoreUnavailable("others change the same things all the time; nothing was changed"))
+        work.fail(list(work.left), StoreUnavailable("others change the same things all the time; nothing was changed"))
+        return work.outcomes
 
     def look(self, items: Sequence[tuple[bytes, bytes]]) -> list[State]:
         """Cells as they are now; one trip for some dozens."""
@@ -114,7 +139,7 @@ class Cells:
         for at in range(0, len(items), _READ_AT_ONCE):
             part = items[at : at + _READ_AT_ONCE]
             reads = [op for record, hold in part for op in _reads(record, hold)]
-            states += _states(self._link.txn(wire.transaction((), reads), reads=True).answers, part)
+            states += _states(self._link.txn(wire.transaction((), reads), reads=True), part)
         return states
 
     def remember(self, key: bytes, state: State) -> None:
@@ -163,18 +188,21 @@ class Cells:
             results = self._sent([plan.transaction() for plan in chunk])
         except LeaseGone:
             self._forget_leases(chunk)
-            work.count_gone()
+            if work.often_gone():
+                error = StoreUnavailable("etcd forgets leases as soon as it has granted them; nothing was changed")
+                work.fail([plan.number for plan in chunk], error)
             return
         except StoreError as error:
-            if isinstance(error, StoreUnavailable):
+            if not isinstance(error, OutcomeUnknown):
                 self._give_back(chunk)
-            raise work.failure(error) from error
+            work.fail([plan.number for plan in chunk], error)
+            return
         for plan, done in zip(chunk, results, strict=True):
             if done.succeeded:
                 self._done(work, plan, done.revision)
             else:
                 self._give_back([plan])
-                state = _states(done.answers, [(plan.item.record, plan.item.hold)])[0]
+                state = _states(done, [(plan.item.record, plan.item.hold)])[0]
                 work.see(plan.number, state)
                 self.remember(plan.item.record, state)
 
@@ -213,12 +241,10 @@ class Cells:
         if len(parts) == 1:
             return [self._link.txn(parts[0])]
         outer = self._link.txn(wire.transaction((), [wire.within(part) for part in parts]))
-        nested = [outer.nested(index) for index in range(len(parts))]
-        return [done._replace(revision=outer.revision) for done in nested]
+        return [outer.nested(index) for index in range(len(parts))]
 
     def _done(self, work: _Work[T], plan: Planned[T], revision: int) -> None:
         self._note(plan, revision)
-        work.wrote = True
         work.answer(plan.number, plan.step.answer(revision))
 
     def _note(self, plan: Planned[Any], revision: int) -> None:
@@ -289,14 +315,13 @@ class _Work(Generic[T]):
         self.states = guesses
         self.fresh: set[int] = set()
         self.left = dict.fromkeys(range(len(items)))
-        self.wrote = False
-        self._answers: dict[int, T] = {}
+        self._outcomes: dict[int, T | BaseException] = {}
         self._gone = 0
 
     @property
-    def answers(self) -> list[T]:
+    def outcomes(self) -> list[T | BaseException]:
         """In the order of the items."""
-        return [self._answers[index] for index in range(len(self.items))]
+        return [self._outcomes[index] for index in range(len(self.items))]
 
     def see(self, index: int, state: State) -> None:
         """The cell is like that now."""
@@ -306,19 +331,19 @@ class _Work(Generic[T]):
     def answer(self, index: int, answer: T) -> None:
         """Nothing is left to do about it."""
         del self.left[index]
-        self._answers[index] = answer
+        self._outcomes[index] = answer
 
-    def count_gone(self) -> None:
-        """The cluster did not know a lease that it should have known."""
+    def fail(self, indices: Sequence[int], error: StoreError) -> None:
+        """Nothing can be done about them. Each has an error of its own: different threads may raise them."""
+        for index in indices:
+            del self.left[index]
+            self._outcomes[index] = own = type(error)(*error.args)
+            own.__cause__ = error.__cause__
+
+    def often_gone(self) -> bool:
+        """The cluster did not know a lease that it should have known, and not for the first time."""
         self._gone += 1
-        if self._gone >= _LEASES_TRIED:
-            raise self.failure(StoreUnavailable("etcd forgets leases as soon as it has granted them"))
-
-    def failure(self, error: StoreError) -> StoreError:
-        """The error for the batch as a whole: once a part of it is done, it is not definitely not done."""
-        if self.wrote and isinstance(error, StoreUnavailable):
-            return OutcomeUnknown(f"a part of the batch is done, the rest is not: {error}")
-        return error
+        return self._gone >= _LEASES_TRIED
 
 
 def _reads(record: bytes, hold: bytes) -> list[Op]:
@@ -326,18 +351,14 @@ def _reads(record: bytes, hold: bytes) -> list[Op]:
     return [*reads, wire.get(wire.read(hold))] if hold else reads
 
 
-def _states(answers: Sequence[wire.Found | wire.Done | None], cells: Sequence[tuple[bytes, bytes]]) -> list[State]:
-    found = [_first(answer) for answer in answers]
-    states, at = [], 0
+def _states(done: wire.Done, cells: Sequence[tuple[bytes, bytes]]) -> list[State]:
+    """The cells that were read, in their order."""
+    states, at = list[State](), 0
     for _, hold in cells:
-        states.append(State(found[at], found[at + 1] if hold else None))
+        record, alive = done.found(at).kvs, done.found(at + 1).kvs if hold else ()
+        states.append(State(record[0] if record else None, alive[0] if alive else None))
         at += 2 if hold else 1
     return states
-
-
-def _first(answer: wire.Found | wire.Done | None) -> Kv | None:
-    assert isinstance(answer, wire.Found)  # only reads are asked for
-    return answer.kvs[0] if answer.kvs else None
 
 
 def _chunks(plans: Sequence[Planned[T]]) -> Iterator[list[Planned[T]]]:

@@ -17,6 +17,7 @@ fixed width, so that the order of keys is the order of numbers.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
@@ -24,12 +25,15 @@ from onceward.contracts.checks import refuse
 from onceward.contracts.records import PRIORITY_HIGHEST, Run, RunId, Status
 from onceward.contracts.times import to_ms
 
+#: The same names come again and again.
+_KEPT = 4_096
 _plain = re.compile(r"[A-Za-z0-9_.~:-]*").fullmatch
 
 SCHEDULED, RUNNING, ENDED, EXISTING = b"q/", b"x/", b"d/", b"s/"
 RECORD, HOLD, MEMO, LOCK, ALIVE, CONFIG = b"r/", b"h/", b"m/", b"l/", b"a/", b"c/"
 
 
+@lru_cache(_KEPT)
 def escaped(name: str) -> str:
     """The name without slashes and whatever else means something in a key."""
     if _plain(name):
@@ -107,11 +111,13 @@ class Names:
         return run_named(job, b"/".join(tail))
 
 
+@lru_cache(_KEPT)
 def path(run: RunId) -> bytes:
     """A run in keys."""
     return f"{escaped(run.job)}/".encode() + tail_of(run)
 
 
+@lru_cache(_KEPT)
 def tail_of(run: RunId) -> bytes:
     """A run among those of its job."""
     if run.stamp:

@@ -65,6 +65,7 @@ class EtcdWatch(Watch):
         """Runs that were due by then have been told."""
         self._since = 0
         self._call: Any = None
+        self._heard = False
         self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
 
     def start(self) -> EtcdWatch:
@@ -138,11 +139,7 @@ class EtcdWatch(Watch):
             except StoreError as error:
                 self._fail(error)
             except grpc.RpcError as error:
-                if self._closed:
-                    return
-                failure = errors.told(error, self._link.where, reads=True)
-                if isinstance(failure, StoreError):
-                    self._fail(failure)
+                self._broken(error)
             except Exception as error:  # whatever it is, whoever waits must hear of it
                 self._fail(StoreUnavailable(f"the watch on etcd at {self._link.where} has ended: {error!r}"))
             time.sleep(0 if self._closed else _AGAIN_AFTER)
@@ -157,12 +154,23 @@ class EtcdWatch(Watch):
             if self._closed:
                 call.cancel()
         for data in call:
+            self._heard = True
             told = wire.told(data)
             if told.compacted:
                 raise errors.Compacted(told.reason)
             if told.canceled:
                 raise StoreUnavailable(f"etcd at {self._link.where} has ended a watch: {told.reason}")
             self._note(told)
+
+    def _broken(self, error: grpc.RpcError) -> None:
+        """A stream that worked is made again; one that has brought nothing at all is told to whoever waits."""
+        failure = errors.told(error, self._link.where, reads=True)
+        worked, self._heard = self._heard, False
+        if isinstance(failure, errors.Compacted):
+            self._since = 0
+            self._tell()
+        elif isinstance(failure, StoreError) and not worked:
+            self._fail(failure)
 
     def _asking(self, since: int) -> Iterator[bytes]:
         for number, (key, end, deletions) in enumerate(self._ranges):

@@ -42,26 +42,22 @@ class Found(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What became of a transaction: ``revision`` of the store after it, and the answer to each of its operations.
+    """What became of a transaction: ``revision`` of the store after it, and the answers to its operations, unread.
 
-    An answer is what a read found, what became of a nested transaction, or None.
+    The revision of a nested one is that of the outer one.
     """
 
     revision: int
     succeeded: bool
-    answers: tuple[Found | Done | None, ...]
+    answers: tuple[bytes, ...]
 
     def found(self, index: int) -> Found:
         """The answer to a read."""
-        answer = self.answers[index]
-        assert isinstance(answer, Found)  # the operation at this place is a read
-        return answer
+        return found(texts(self.answers[index], 1)[0])
 
     def nested(self, index: int) -> Done:
         """The answer to a nested transaction."""
-        answer = self.answers[index]
-        assert isinstance(answer, Done)  # the operation at this place is a transaction
-        return answer
+        return done(texts(self.answers[index], 4)[0])._replace(revision=self.revision)
 
 
 class Event(NamedTuple):
@@ -98,8 +94,12 @@ def _varint(number: int) -> bytes:
 _TAGS = {(number, kind): _varint(number << 3 | kind) for number in (*range(1, 16), 64) for kind in (_VARINT, _BYTES)}
 
 
+_SHORT = [bytes((size,)) for size in range(0x80)]
+
+
 def _data(number: int, value: bytes) -> bytes:
-    return _TAGS[number, _BYTES] + _varint(len(value)) + value
+    size = len(value)
+    return _TAGS[number, _BYTES] + (_SHORT[size] if size < 0x80 else _varint(size)) + value
 
 
 def _whole(number: int, value: int) -> bytes:
@@ -268,26 +268,16 @@ def revision(data: bytes) -> int:
 def done(data: bytes) -> Done:
     """What a transaction answered."""
     at, succeeded = 0, False
-    answers: list[Found | Done | None] = []
+    answers: list[bytes] = []
     for number, value in fields(data):
         if isinstance(value, bytes):
             if number == 1:
                 at = integer(value, 3)
             elif number == 3:
-                answers.append(_answer(value))
+                answers.append(value)
         elif number == 2:
             succeeded = bool(value)
     return Done(at, succeeded, tuple(answers))
-
-
-def _answer(data: bytes) -> Found | Done | None:
-    for number, value in fields(data):
-        if isinstance(value, bytes):
-            if number == 1:
-                return found(value)
-            if number == 4:
-                return done(value)
-    return None
 
 
 def integer(data: bytes, wanted: int) -> int:
