@@ -10,9 +10,9 @@ from datetime import timedelta
 import pytest
 from etcd_support import own_server, shared_url
 
+from onceward.conformance.certificate import Verdict
 from onceward.conformance.servers.etcd import EtcdHarness
 from onceward.conformance.suite import run_property
-from onceward.conformance.verdicts import Verdict
 
 QUICK = (
     "checkin.race",

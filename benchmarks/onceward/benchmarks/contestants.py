@@ -132,13 +132,35 @@ def mongodb(url: str, folder: Path) -> Contestant:
     )
 
 
+def etcd(url: str, folder: Path) -> Contestant:
+    """Fresh namespaces on one server, against grpcio; the namespaces are gone afterwards."""
+    from onceward.benchmarks import on_etcd
+
+    note, used = on_etcd.described(url), list[str]()
+
+    def fresh() -> Place:
+        used.append(_namespace())
+        return Place(url=url, namespace=used[-1])
+
+    return Contestant(
+        name="etcd",
+        kind="etcd",
+        fresh=fresh,
+        folder=folder,
+        raw=lambda: on_etcd.RawEtcd(url),
+        server=url,
+        note=note,
+        close=lambda: on_etcd.forget(url, used),
+    )
+
+
 def other(url: str, folder: Path) -> Contestant:
     """Any other store: fresh namespaces in it, and no raw driver known."""
     name = redacted(url)
     return Contestant(name=name, kind=name, fresh=lambda: Place(url=url, namespace=_namespace()), folder=folder)
 
 
-KINDS: Mapping[str, Make] = {"memory": memory, "mongodb": mongodb, "redis": redis, "sqlite": sqlite}
+KINDS: Mapping[str, Make] = {"etcd": etcd, "memory": memory, "mongodb": mongodb, "redis": redis, "sqlite": sqlite}
 
 
 def _redis(*, durable: bool = False) -> AbstractContextManager[str]:
@@ -153,8 +175,15 @@ def _mongodb() -> AbstractContextManager[str]:
     return private()
 
 
+def _etcd() -> AbstractContextManager[str]:
+    from onceward.benchmarks.on_etcd import private
+
+    return private()
+
+
 #: Words that may stand instead of a URL: a server of our own is started, and ended afterwards.
 PRIVATE: Mapping[str, Callable[[], AbstractContextManager[str]]] = {
+    "etcd": _etcd,
     "mongodb": _mongodb,
     "redis": _redis,
     "redis-durable": partial(_redis, durable=True),
