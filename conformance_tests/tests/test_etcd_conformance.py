@@ -31,7 +31,7 @@ QUICK = (
     "queue.messages",
     "messages.cuts",
 )
-THOROUGH = ("checkin.model", "queue.model", "queue.order")
+THOROUGH = ("checkin.model", "queue.model")
 
 
 @pytest.mark.parametrize("identity", [*QUICK, *THOROUGH])

@@ -55,6 +55,7 @@ def machine(tmp_path: Path) -> Machine:
 
 def test_what_is_there_is_not_installed_again(machine: Machine) -> None:
     machine.has("redis-server")
+    machine.has("etcd")
     machine.has("ldconfig", says="libcurl.so.4 (libc6,x86-64) => /lib/libcurl.so.4")
     machine.has("apt-get")
     done = machine.run()
@@ -69,7 +70,7 @@ def test_packages_are_installed_where_that_is_possible(machine: Machine) -> None
     assert done.returncode == 0
     assert "apt-get -qq update" in machine.calls
     install = machine.calls[machine.calls.index("apt-get -qq install") :].splitlines()[0]
-    assert install.endswith("--no-install-recommends redis-server libcurl4")
+    assert install.endswith("--no-install-recommends redis-server etcd-server libcurl4")
     assert install.count("--yes") == 1
 
 
@@ -80,7 +81,7 @@ def test_where_nothing_may_be_installed_it_says_what_to_do_and_goes_on(machine: 
         machine.has("sudo", ends=1)
     done = machine.run()
     assert done.returncode == 0
-    assert "apt-get install redis-server libcurl4" in done.stderr
+    assert "apt-get install redis-server etcd-server libcurl4" in done.stderr
     assert "ONCEWARD_TEST_REDIS_URL" in done.stderr
     assert "\napt-get" not in f"\n{machine.calls}"
 
@@ -88,15 +89,15 @@ def test_where_nothing_may_be_installed_it_says_what_to_do_and_goes_on(machine: 
 def test_other_systems_are_told_what_is_missing(machine: Machine) -> None:
     done = machine.run()
     assert done.returncode == 0
-    assert "redis-server libcurl4 not installed" in done.stderr
+    assert "redis-server etcd-server libcurl4 not installed" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("ci", "outcome"), [("", "skipped"), ("false", "skipped"), ("true", "failed"), ("1", "failed")]
 )
-@pytest.mark.parametrize(("support", "call"), [("redis_support", "shared_url()"), ("mongodb_support", "shared_url()")])
+@pytest.mark.parametrize("support", ["redis_support", "mongodb_support", "etcd_support"])
 def test_a_missing_server_is_skipped_on_a_laptop_and_fails_in_ci(
-    tmp_path: Path, support: str, call: str, ci: str, outcome: str
+    tmp_path: Path, support: str, ci: str, outcome: str
 ) -> None:
     case = tmp_path / "test_case.py"
     case.write_text(
@@ -108,7 +109,7 @@ def test_a_missing_server_is_skipped_on_a_laptop_and_fails_in_ci(
         "def test_case(monkeypatch):\n"
         "    monkeypatch.setattr(process.shutil, 'which', lambda *_, **__: None)\n"
         "    monkeypatch.setattr(mongodb, '_from_wheel', lambda: None)\n"
-        f"    {support}.{call}\n"
+        f"    {support}.shared_url()\n"
     )
     environment = {"PATH": "/nowhere", "PYTHONPATH": ":".join(sys.path), "CI": ci}
     command = [sys.executable, "-m", "pytest", "-q", "-rsf", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
