@@ -16,6 +16,7 @@ from onceward.runners.etcd.names import Names, behind
 from onceward.runners.etcd.options import options_of
 
 _VALUE = b"x" * 100
+_SWEPT_AT_ONCE = 5_000
 
 
 class RawEtcd(Raw):
@@ -26,6 +27,7 @@ class RawEtcd(Raw):
     """
 
     def __init__(self, url: str) -> None:
+        self._url = url
         self._channel = grpc.insecure_channel(options_of(url).addresses[0], options=(("grpc.enable_retries", 0),))
         self._txn: Callable[..., bytes] = self._channel.unary_unary(TXN)
         self._mark = f"onceward-bench-raw/{secrets.token_hex(6)}/".encode()
@@ -50,8 +52,9 @@ class RawEtcd(Raw):
         return wire.done(self._txn(request, timeout=5))
 
     def close(self) -> None:
-        self._ask(wire.transaction((), [wire.delete(self._mark, behind(self._mark))]))
         self._channel.close()
+        with _linked(self._url) as link:
+            sweep(link, self._mark, behind(self._mark))
 
 
 def _distinct(keys: Sequence[str]) -> Sequence[str]:
@@ -83,7 +86,13 @@ def forget(url: str, namespaces: Sequence[str]) -> None:
     with _linked(url) as link:
         for namespace in namespaces:
             prefix = Names(namespace).prefix
-            link.txn(wire.transaction((), [wire.delete(prefix, behind(prefix))]))
+            sweep(link, prefix, behind(prefix))
+
+
+def sweep(link: Link, start: bytes, end: bytes) -> None:
+    """No key is left between these; some thousands at a time, since very many would take longer than a call may."""
+    while found := link.read(wire.read(start, end, limit=_SWEPT_AT_ONCE, keys_only=True)).kvs:
+        link.txn(wire.transaction((), [wire.delete(start, found[-1].key + b"\0")]))
 
 
 def described(url: str) -> str:

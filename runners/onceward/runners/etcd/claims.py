@@ -24,12 +24,14 @@ from onceward.runners.etcd import names, rows, wire
 from onceward.runners.etcd.base import Base
 from onceward.runners.etcd.cells import ITEMS, ROOM, Planned, State, Step
 from onceward.runners.etcd.errors import LeaseGone
-from onceward.runners.etcd.fronts import Fronts
+from onceward.runners.etcd.fronts import Ahead, At, Fronts
 from onceward.runners.etcd.names import Place
 from onceward.runners.etcd.wire import Found, Kv
 
 #: A repeated claim is recognised for as long as its leases, and so much longer; what that may differ by. Milliseconds.
 _MEMO_KEPT, _MEMO_SPARE = 600_000, 60_000
+#: So many of the next keys of a row are remembered.
+_REMEMBERED = 2_000
 #: A claim of 100,000 takes a thousand rounds; more only if others are always faster.
 _ROUNDS = 5_000
 
@@ -91,6 +93,7 @@ class Claims(Base):
     """The part of the store that has to do with claims."""
 
     _scheduled: Fronts
+    _ahead: Ahead
 
     def claim(self, request: Claim) -> Sequence[Run]:
         """See ``Executor.claim``.
@@ -119,15 +122,16 @@ class Claims(Base):
         jobs = [b""] if wants is None else [names.escaped(want.job).encode() + b"/" for want in wants]
         prefix, most = self._names.prefix, taking.room
         counts = [prefix + kind + job for job in jobs for kind in (names.RUNNING, names.HOLD)]
-        fronts, also = self._scheduled.look(
+        now = self._now()
+        fronts, also = self._fronts(
             [prefix + names.SCHEDULED + job for job in jobs],
-            lambda row, end: wire.read(row, end, limit=most),
+            most,
+            now,
             also=[
                 wire.read(self._names.of(names.MEMO, taking.request.request)),
                 *(wire.read(start, names.behind(start), count_only=True) for start in counts),
             ],
         )
-        now = self._now()
         held = self._recognised(taking, also[0].found)
         if held:
             return [], False, held
@@ -145,6 +149,30 @@ class Claims(Base):
         found.sort()
         chosen = list(self._within_limits(taking, found))
         return chosen, bool(chosen), None
+
+    def _fronts(
+        self, scopes: Sequence[bytes], most: int, now: Now, *, also: Sequence[bytes]
+    ) -> tuple[list[Found], list[At]]:
+        """What is due first in each row, at least ``most`` if there are so many; and what the other reads find."""
+        limited: set[bytes] = set()
+
+        def read(row: bytes, _: bytes) -> bytes:
+            due, ahead = row + b"%015d" % (now.wall + 1), self._ahead.end(row, most)
+            if ahead is None or ahead >= due:
+                limited.discard(row)
+                return wire.read(row, due, limit=max(most, _REMEMBERED))
+            limited.add(row)
+            return wire.read(row, ahead, limit=most)
+
+        while True:
+            found, others = self._scheduled.look(scopes, read, also=also)
+            short = [row for row, front in found if row in limited and len(front.kvs) < most]
+            for row in short:
+                self._ahead.forget(row)
+            if not short:
+                for row, front in found:
+                    self._ahead.saw(row, front)
+                return [front for _, front in found], others
 
     def _recognised(self, taking: _Taking, memo: Found) -> list[Run]:
         """What another copy of the claim has taken, if there was one."""

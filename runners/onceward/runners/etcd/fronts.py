@@ -21,6 +21,8 @@ from onceward.runners.etcd.wire import Found
 _AT_ONCE = 100
 #: So many rows that were empty are still looked at.
 _EMPTY_KEPT = 32
+#: So many more keys are read than were asked for, since others may take some of them.
+_SPARE = 16
 
 
 class At(NamedTuple):
@@ -45,14 +47,15 @@ class Fronts:
 
     def look(
         self, scopes: Sequence[bytes], read: Callable[[bytes, bytes], bytes], *, also: Sequence[bytes] = ()
-    ) -> tuple[list[Found], list[At]]:
-        """What ``read`` finds in each row below ``scopes`` that is not empty, from its first key to its end.
+    ) -> tuple[list[tuple[bytes, Found]], list[At]]:
+        """What ``read`` finds in each row below ``scopes``, of which it is told the first key and the end.
 
         And what the other reads find, with the revision at which that was so.
         """
         while True:
-            rows = [row for scope in scopes for row in self._known(scope)]
-            gaps = [gap for scope in scopes for gap in _gaps(scope, self._known(scope))]
+            known = [(scope, self._known(scope)) for scope in scopes]
+            rows = [row for _, below in known for row in below]
+            gaps = [gap for scope, below in known for gap in _gaps(scope, below)]
             requests = [*also, *(read(row, behind(row)) for row in rows)]
             requests += [wire.read(start, end, limit=1, keys_only=True) for start, end in gaps]
             found = self._found(requests)
@@ -60,13 +63,13 @@ class Fronts:
             if not new:
                 firsts = [first.found for first in found[len(also) : len(also) + len(rows)]]
                 self._drop([row for row, first in zip(rows, firsts, strict=True) if not first.total])
-                return [first for first in firsts if first.total], found[: len(also)]
+                return list(zip(rows, firsts, strict=True)), found[: len(also)]
             self._learn(new)
 
     def rows(self, scope: bytes) -> list[bytes]:
         """The rows below ``scope`` that are not empty."""
         firsts, _ = self.look([scope], lambda row, end: wire.read(row, end, limit=1, keys_only=True))
-        return [self._row_of(first.kvs[0].key) for first in firsts]
+        return [row for row, first in firsts if first.total]
 
     def _found(self, requests: Sequence[bytes]) -> list[At]:
         found: list[At] = []
@@ -94,6 +97,38 @@ class Fronts:
         if len(rows) > _EMPTY_KEPT:
             with self._lock:
                 self._rows = [row for row in self._rows if row not in set(rows[_EMPTY_KEPT:])]
+
+
+class Ahead:
+    """The keys that stand first in rows, as far as they were seen, so that a read can end soon behind what it needs.
+
+    The server goes over all keys of a range, however few it is asked for. What is remembered only says where to end: a
+    read always begins where the row does, and one that finds too little is done again without an end.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._keys: dict[bytes, list[bytes]] = {}
+
+    def end(self, row: bytes, most: int) -> bytes | None:
+        """A key soon behind the first ``most``; None: not known."""
+        with self._lock:
+            keys = self._keys.get(row, ())
+            return keys[most + _SPARE] if len(keys) > most + _SPARE else None
+
+    def saw(self, row: bytes, found: Found) -> None:
+        """These are the first keys of the row, and all in between."""
+        with self._lock:
+            keys = self._keys.get(row, [])
+            first = found.kvs[0].key if found.kvs else b""
+            if len(found.kvs) > len(keys) - bisect_left(keys, first):
+                keys = [kv.key for kv in found.kvs]
+            self._keys[row] = keys[bisect_left(keys, first) :]
+
+    def forget(self, row: bytes) -> None:
+        """Others have taken them."""
+        with self._lock:
+            self._keys.pop(row, None)
 
 
 def _gaps(scope: bytes, rows: Sequence[bytes]) -> list[tuple[bytes, bytes]]:

@@ -16,7 +16,7 @@ from onceward.runners.etcd import wire
 from onceward.runners.etcd.base import Sequences
 from onceward.runners.etcd.cells import Cells
 from onceward.runners.etcd.executor import ExecutorPart
-from onceward.runners.etcd.fronts import Fronts
+from onceward.runners.etcd.fronts import Ahead, Fronts
 from onceward.runners.etcd.leases import Leases
 from onceward.runners.etcd.lifecycle import LifecyclePart
 from onceward.runners.etcd.link import GRANT, MEMBERS, STATUS, Link
@@ -55,6 +55,7 @@ class EtcdStore(ExecutorPart, SchedulerPart, LifecyclePart, Store):
         self._leases = Leases(self._link)
         self._cells = Cells(self._link, self._leases, self._now)
         self._scheduled, self._existing = Fronts(self._link, depth=5), Fronts(self._link, depth=4)
+        self._ahead = Ahead()
         self._sequences = Sequences()
         self._watches: set[EtcdWatch] = set()
         self._traits = _traits(shortest=_USUAL_SHORTEST, members=1)

@@ -29,6 +29,8 @@ from onceward.runners.etcd.names import Names
 
 _ASK_AFTER = 5.0
 _AGAIN_AFTER = 0.2
+#: Further than it will be until it looks again; no longer, since the server goes over all that lies between.
+_LOOK_AHEAD_MS = 10_000
 
 
 class _Ended(msgspec.Struct):
@@ -118,12 +120,12 @@ class EtcdWatch(Watch):
         """When the next run is due that nobody was told of is known."""
         if not self._jobs:
             return
-        behind_seen = b"%015d" % (self._seen + 1)
+        since, until = b"%015d" % (self._seen + 1), b"%015d" % (self._now().wall + _LOOK_AHEAD_MS)
         fronts, _ = self._scheduled.look(
             [self._names.prefix + names.SCHEDULED + job for job in self._jobs],
-            lambda row, end: wire.read(row + behind_seen, end, limit=1, keys_only=True),
+            lambda row, _: wire.read(row + since, row + until, limit=1, keys_only=True),
         )
-        moments = [self._names.place_of(first.kvs[0].key).run_at for first in fronts if first.kvs]
+        moments = [self._names.place_of(first.kvs[0].key).run_at for _, first in fronts if first.kvs]
         with self._changed:
             self._next = min(moments, default=math.inf)
 

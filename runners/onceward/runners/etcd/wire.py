@@ -95,11 +95,12 @@ _TAGS = {(number, kind): _varint(number << 3 | kind) for number in (*range(1, 16
 
 
 _SHORT = [bytes((size,)) for size in range(0x80)]
+_BYTES_TAG = {number: tag for (number, kind), tag in _TAGS.items() if kind == _BYTES}
 
 
 def _data(number: int, value: bytes) -> bytes:
     size = len(value)
-    return _TAGS[number, _BYTES] + (_SHORT[size] if size < 0x80 else _varint(size)) + value
+    return _BYTES_TAG[number] + (_SHORT[size] if size < 0x80 else _varint(size)) + value
 
 
 def _whole(number: int, value: int) -> bytes:
