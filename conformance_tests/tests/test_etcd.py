@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 
@@ -25,7 +24,6 @@ from onceward.contracts import (
     Purge,
     Renewal,
     Renewed,
-    Run,
     RunId,
     RunQuery,
     RunSpec,
@@ -280,28 +278,36 @@ def test_a_limit_holds_whatever_other_processes_do_between_look_and_take() -> No
         assert len(rival) == 1
 
 
-def test_a_claim_reads_as_much_from_a_long_queue_as_from_a_short_one() -> None:
+def test_a_claim_goes_over_a_few_keys_of_a_long_queue() -> None:
+    """The server goes over all keys of a range, however few are asked for: so ranges have to be short."""
     with opened() as store:
-        sizes = []
-        for count in (50, 3_000):
-            store.submit([RunSpec.of("job", new_request()) for _ in range(count)])
-            sizes.append(_answered(store, lambda: store.claim(Claim.of("job", holder="ann", lease=HOUR, limit=3))))
-        assert sizes[1] < sizes[0] * 1.5
+        store.submit([RunSpec.of("job", f"k{number:04}") for number in range(3_000)])
+        assert gone_over(store) >= 2_000, "the first look has no end to go by"
+        assert [gone_over(store) <= 100 for _ in range(5)] == [True] * 5
+        store.submit([RunSpec(id=RunId("job", "earlier"), run_at=store.now() - HOUR)])
+        assert store.claim(Claim.of("job", holder="ann", lease=HOUR))[0].key == "earlier"
+        with opened(namespace=store.namespace) as other:
+            others = other.claim(Claim.of("job", holder="bob", lease=HOUR, limit=2_500))
+        assert len(others) == 2_500
+        left = store.claim(Claim.of("job", holder="ann", lease=HOUR, limit=1_000))
+        assert [run.key for run in left] == [f"k{number:04}" for number in range(2_518, 3_000)]
 
 
-def _answered(store: EtcdStore, call: Callable[[], Sequence[Run]]) -> int:
-    """How many bytes the cluster answered to a claim of three runs."""
-    ask, sizes = store._link.call, list[int]()
+def gone_over(store: EtcdStore) -> int:
+    """How many keys there were in all ranges that a claim of three runs has read."""
+    ask, totals = store._link.call, list[int]()
 
     def noting(method: str, request: bytes, *, reads: bool) -> bytes:
         answer = ask(method, request, reads=reads)
-        sizes.append(len(answer))
+        if method.endswith("Txn") and reads:
+            done = wire.done(answer)
+            totals.extend(done.found(index).total for index in range(len(done.answers)))
         return answer
 
     store._link.call = noting  # type: ignore[method-assign]
-    assert len(call()) == 3
+    assert len(store.claim(Claim.of("job", holder="ann", lease=HOUR, limit=3))) == 3
     del store._link.call
-    return sum(sizes)
+    return sum(totals)
 
 
 def test_a_purge_leaves_no_key_of_a_run() -> None:
