@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 
@@ -276,6 +277,21 @@ def test_a_limit_holds_whatever_other_processes_do_between_look_and_take() -> No
         store._look = interrupted  # type: ignore[method-assign, assignment]
         assert store.claim(Claim(holder="ann", lease=HOUR, limit=3, wants=(want,))) == []
         assert len(rival) == 1
+
+
+def test_a_run_that_is_given_back_between_two_looks_is_not_overlooked() -> None:
+    """It had lapsed when the claim looked at what is due, and is due when it looks at what has lapsed."""
+    with opened() as store, opened(namespace=store.namespace) as other:
+        held = enter(other)
+        end_lease(shared_url(), store.namespace, held)
+        look = store._lapsed
+
+        def interrupted(job: bytes) -> Iterator[object]:
+            other.checkout([CheckOut.released(held)])
+            return look(job)
+
+        store._lapsed = interrupted  # type: ignore[method-assign, assignment]
+        assert [run.id for run in store.claim(Claim.of("job", holder="bob", lease=HOUR))] == [RUN]
 
 
 def test_a_claim_goes_over_a_few_keys_of_a_long_queue() -> None:

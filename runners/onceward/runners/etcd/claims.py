@@ -142,13 +142,15 @@ class Claims(Base):
                 for want, at in zip(wants, holds, strict=True)
                 if want.max_running is not None
             }
-        found = list(self._due(fronts, now))
+        found, moved = list(self._due(fronts, now)), False
         for job, run, hold in zip(jobs, running, holds, strict=True):
             if run.found.total > hold.found.total:
-                found += self._lapsed(job)
+                lapsed = list(self._lapsed(job))
+                moved = moved or not lapsed  # what had lapsed a moment ago may stand where was looked before
+                found += lapsed
         found.sort()
         chosen = list(self._within_limits(taking, found))
-        return chosen, bool(chosen), None
+        return chosen, moved or bool(chosen), None
 
     def _fronts(
         self, scopes: Sequence[bytes], most: int, now: Now, *, also: Sequence[bytes]
