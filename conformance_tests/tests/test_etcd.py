@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 
+import pytest
 from etcd_support import COMPACT, counted, leases_of, opened, own_server, shared_url
 
 from onceward.conformance.servers.etcd import end_lease
@@ -20,6 +21,7 @@ from onceward.contracts import (
     Claim,
     Interest,
     Lease,
+    LeaseLost,
     LockId,
     LockRequest,
     Purge,
@@ -32,9 +34,11 @@ from onceward.contracts import (
     Want,
     new_request,
 )
+from onceward.contracts.runner import Runner
 from onceward.runners.clock import ManualClock
 from onceward.runners.etcd import EtcdStore, wire
 from onceward.runners.etcd.rows import MAX_PAYLOAD_BYTES
+from onceward.toolkit.locks import Lock
 
 HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
 RUN = RunId("job", "k")
@@ -240,6 +244,17 @@ def _taken_over(store: EtcdStore, watch: object) -> Lease:
             return answer.run.lease
 
 
+def test_another_id_is_taken_where_somebody_has_a_lease_with_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, drawn = ManualClock(), iter([1, 1, 2])
+    monkeypatch.setattr("onceward.runners.etcd.leases.secrets.randbits", lambda _: next(drawn))
+    with own_server() as server:
+        for name in ("a", "b"):
+            store = EtcdStore(server.url, "n", clock=clock)
+            store._link.open()
+            take(store, name)
+        assert len(leases_of(store)) == 2
+
+
 def test_a_revoked_lease_is_a_lapse() -> None:
     with opened() as store:
         held = enter(store)
@@ -248,6 +263,32 @@ def test_a_revoked_lease_is_a_lapse() -> None:
         assert store.renew([Renewal(lease=held)]) == [Renewed.LOST]
         assert store.checkin(CheckIn(run=RUN, holder="bob", lease=HOUR)).outcome is CheckInOutcome.TAKEN_OVER
         assert store.checkout([CheckOut.succeeded(held)]) == [False]
+
+
+def test_a_job_is_told_that_its_lease_is_gone() -> None:
+    """Lapsed in the cluster while its holder is alive, as after an operator's revocation: the next renewal tells."""
+    with opened() as store:
+        lock = Lock(Runner.of(store, namespace=store.namespace), "l", lease=timedelta(seconds=3))
+        lock.acquire()
+        end_lease(shared_url(), store.namespace, lock.held.lease)
+        assert lock.lost.wait(60)
+        with pytest.raises(LeaseLost):
+            lock.held.raise_if_lost()
+        assert not lock.release()
+
+
+def test_what_is_renewed_in_time_never_lapses() -> None:
+    """G9: leases are moved to younger ones in time; nothing lapses of what is renewed."""
+    with opened() as store:
+        store.submit([RunSpec.of("job", f"k{number}") for number in range(300)])
+        runs = store.claim(Claim.of("job", holder="ann", lease=timedelta(seconds=2), limit=300))
+        leases = [run.lease for run in runs if run.lease is not None] + [take(store, lease=timedelta(seconds=2))]
+        ends = time.monotonic() + 7
+        while time.monotonic() < ends:
+            assert set(store.renew([Renewal(lease=lease) for lease in leases])) == {Renewed.HELD}
+            with store.watch(Interest(locks=frozenset({"l"}))) as watch:
+                assert not watch.wait(0.5), "the lock was let go of"
+        assert store.runs(RunQuery(lapsed=True)) == []
 
 
 def test_a_lease_that_the_cluster_has_lost_is_replaced() -> None:

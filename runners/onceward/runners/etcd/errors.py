@@ -11,6 +11,10 @@ class LeaseGone(Exception):
     """The server does not know the lease (any more). Nothing was changed. Never leaves the runner."""
 
 
+class LeaseTaken(Exception):
+    """Somebody else has a lease with this id. Nothing was changed. Never leaves the runner."""
+
+
 class TokenRefused(Exception):
     """The server does not know our login (any more). Nothing was changed. Never leaves the runner."""
 
@@ -58,6 +62,8 @@ def told(error: grpc.RpcError, where: str, *, reads: bool) -> Exception:
     code, details = error.code(), error.details() or ""
     if "requested lease not found" in details:
         return LeaseGone(details)
+    if "lease already exists" in details:
+        return LeaseTaken(details)
     if "required revision has been compacted" in details:
         return Compacted(details)
     if "invalid auth token" in details or "auth token is not provided" in details or "revision of auth" in details:
@@ -84,7 +90,7 @@ def refused(error: StoreError) -> bool:
 def broken(reason: str, where: str, *, reads: bool) -> StoreError:
     """The connection broke, or the answer did not come in time, after the request was on its way."""
     if reads:
-        return StoreUnavailable(f"etcd at {where} did not answer: {reason}. It was only to be read.")
+        return StoreUnavailable(f"etcd at {where} did not answer: {reason}. Nothing was changed.")
     return OutcomeUnknown(
         f"etcd at {where} did not answer: {reason}. "
         "The change may or may not be made; send the same request again to find out."

@@ -13,10 +13,12 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 
 from onceward.contracts.transitions import Now
 from onceward.runners.etcd import wire
+from onceward.runners.etcd.errors import LeaseTaken
 from onceward.runners.etcd.link import GRANT, Link
 
 _RANDOM_BITS = 20
@@ -91,9 +93,11 @@ class Leases:
         for over in [lease for lease in self._used if ends(lease) < now.wall]:
             del self._used[over]
         wall = now.wall + seconds * 1000
-        lease = wall << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
-        self._link.call(GRANT, wire.grant(lease, seconds), reads=True)
-        return Lent(lease, now.elapsed + seconds * 1000, wall)
+        while True:
+            lease = wall << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
+            with suppress(LeaseTaken):
+                self._link.call(GRANT, wire.grant(lease, seconds), reads=True)
+                return Lent(lease, now.elapsed + seconds * 1000, wall)
 
     def _end(self, lease: int) -> None:
         """It is lent to nobody any more; with nothing on it, it goes when the next one is granted."""

@@ -62,10 +62,6 @@ class Place(NamedTuple):
     sequence: int
     job: bytes
 
-    @property
-    def priority(self) -> int:
-        return PRIORITY_HIGHEST - self.rank
-
 
 class Names:
     """The keys of one namespace."""
