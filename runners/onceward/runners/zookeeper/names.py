@@ -1,0 +1,160 @@
+"""Where things are: names of users as parts of paths, and the layout of a namespace.
+
+::
+
+    /onceward/<namespace>/clock                                  written to learn the server's time
+                         /jobs/<job>/runs/<bucket>/<run>         the record of a run, from its creation to its purge
+                                    /live/<end>-<request>-<run>  a run that is held; its lease ends at <end> or later
+                                    /queue/<priority>/<page>/<run_at><sequence><run>    a run that waits
+                         /locks/<bucket>/<lock>
+                         /configs/<configuration>
+
+Jobs and namespaces are escaped, so that they can be listed; everything else is named by a digest, so that no name is too
+long, means something in a path, or crowds one node's list of children.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from typing import NamedTuple
+from urllib.parse import quote, unquote
+
+from onceward.contracts.checks import refuse
+from onceward.contracts.records import PRIORITY_HIGHEST, LockId, RunId
+
+#: Into so many nodes the runs of a job, and the locks, are spread: a million have 16,000 each, half a megabyte of names.
+BUCKETS = 64
+NEVER = 0xFFFF_FFFF_FFFF
+_ID_BYTES, _ID_CHARS = 20, 32
+
+_plain = re.compile(r"(?!\.+$)[A-Za-z0-9_.~-]+").fullmatch
+
+
+def escaped(name: str) -> str:
+    """The name without slashes and whatever else means something in a path."""
+    if _plain(name):
+        return name
+    try:
+        text = quote(name, safe="")
+    except UnicodeEncodeError:
+        refuse("name", name, "text without lone surrogates")
+    return text if _plain(text) or "%" in text else text.replace(".", "%2E")
+
+
+def original(text: str) -> str:
+    """The name that was escaped."""
+    return unquote(text) if "%" in text else text
+
+
+def digest(*parts: str) -> str:
+    """A short name for these texts, which have no NUL in them."""
+    raw = hashlib.blake2b("\0".join(parts).encode(), digest_size=_ID_BYTES).digest()
+    return base64.b32hexencode(raw).decode().lower()
+
+
+def bucket(name: str) -> str:
+    """Which of the buckets a digest is in."""
+    return f"{int(name[:2], 32) % BUCKETS:02x}"
+
+
+class Layout:
+    """The paths of one namespace."""
+
+    def __init__(self, chroot: str, namespace: str) -> None:
+        self.root = f"{chroot}/onceward/{escaped(namespace)}"
+        self.clock = f"{self.root}/clock"
+        self.jobs = f"{self.root}/jobs"
+        self.locks = f"{self.root}/locks"
+        self.configs = f"{self.root}/configs"
+
+    def job(self, job: str) -> str:
+        """Everything of a job."""
+        return f"{self.jobs}/{escaped(job)}"
+
+    def run(self, run: RunId) -> str:
+        """The record of a run."""
+        return self.run_named(run.job, digest(run.key, run.stamp))
+
+    def run_named(self, job: str, name: str) -> str:
+        """The record of the job's run with this digest."""
+        return f"{self.job(job)}/runs/{bucket(name)}/{name}"
+
+    def live(self, job: str) -> str:
+        """What lists the job's runs that are held."""
+        return f"{self.job(job)}/live"
+
+    def queue(self, job: str) -> str:
+        """What lists the priorities of the job's runs that wait; its version counts claims with a limit on running."""
+        return f"{self.job(job)}/queue"
+
+    def lock(self, lock: LockId) -> str:
+        """The record of a lock."""
+        name = digest(lock.name)
+        return f"{self.locks}/{bucket(name)}/{name}"
+
+    def config(self, name: str) -> str:
+        """The record of a configuration."""
+        return f"{self.configs}/{digest(name)}"
+
+
+def parent(path: str) -> str:
+    """The node above."""
+    return path.rpartition("/")[0]
+
+
+class Held(NamedTuple):
+    """What the name of a node below ``live`` says: when to look at the run, who asked for it, and which it is."""
+
+    end: int
+    request: str
+    run: str
+
+
+def mark(request: str) -> str:
+    """What the names of a request's runs have in common."""
+    return digest(request)[:12]
+
+
+def live_name(end: int, request: str, run: str) -> str:
+    """The name of a held run below ``live``."""
+    return f"{min(end, NEVER):012x}-{mark(request)}-{run}"
+
+
+def held(name: str) -> Held:
+    """What such a name says."""
+    end, request, run = name.split("-")
+    return Held(int(end, 16), request, run)
+
+
+def priority_name(priority: int) -> str:
+    """The name of a priority below ``queue``: the highest comes first."""
+    return f"{PRIORITY_HIGHEST - priority:03d}"
+
+
+def priority_of(name: str) -> int:
+    """The priority that is named so."""
+    return PRIORITY_HIGHEST - int(name)
+
+
+def rank(run_at: int, sequence: int) -> str:
+    """The order of runs of one priority, as text; names of pages are such ranks, too."""
+    return f"{run_at:012x}{sequence:014x}"
+
+
+#: The page that takes what no other page takes; it is never removed.
+FIRST_PAGE = rank(0, 0)
+
+
+class Waiting(NamedTuple):
+    """What the name of a node below a page says."""
+
+    run_at: int
+    sequence: int
+    run: str
+
+
+def waiting(name: str) -> Waiting:
+    """What such a name says."""
+    return Waiting(int(name[:12], 16), int(name[12:26], 16), name[26:])
