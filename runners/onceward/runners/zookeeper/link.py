@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from kazoo.client import KazooClient  # type: ignore[import-untyped]
-from kazoo.exceptions import AuthFailedError, KazooException, ZookeeperError  # type: ignore[import-untyped]
+from kazoo.exceptions import AuthFailedError, KazooException, NoNodeError, ZookeeperError  # type: ignore[import-untyped]
+from kazoo.handlers.threading import KazooTimeoutError  # type: ignore[import-untyped]
 from kazoo.protocol.states import KazooState  # type: ignore[import-untyped]
 from kazoo.security import make_digest_acl_credential  # type: ignore[import-untyped]
 
@@ -27,8 +28,8 @@ _RECONNECT = {"max_tries": -1, "delay": 0.02, "backoff": 2, "max_delay": 1.0}
 _READ_AT_ONCE = 256
 #: What a clock may drift against another one while nothing is heard of the server.
 _DRIFT = 0.001
-#: These mean that the connection is gone, not that the request was refused.
-_LOST = frozenset({-4, -7, -112, -118})
+#: Codes that mean that a server has refused; all others mean that the connection or the session is gone.
+_REFUSALS = frozenset({-6, -8, -101, -102, -103, -110, -111, -114, -115, -119, -124, -125, -127})
 
 _log = logging.getLogger("onceward.runners.zookeeper")
 
@@ -59,7 +60,7 @@ class Link:
 
     def __init__(self, options: Options, clock: str, changed: Callable[[str | None], None]) -> None:
         self.options, self.where = options, ",".join(options.hosts)
-        self._clock, self._changed = clock, changed
+        self._tick, self._changed = wire.change(clock, b""), changed
         self._client: KazooClient | None = None
         self._pid = 0
         self._lock = threading.Lock()
@@ -164,29 +165,44 @@ class Link:
 
     def _answer(self, result: Any, deadline: float, *, reads: bool) -> Any | StoreError:
         try:
+            return self._result(result, deadline, reads=reads)
+        except ZookeeperError as error:
+            return refusal(error.code, self.where)
+        except StoreError as error:
+            return error
+
+    def _result(self, result: Any, deadline: float, *, reads: bool) -> Any:
+        """What kazoo got, or a refusal as kazoo raises it.
+
+        Raises:
+            StoreError: the connection is gone, or time is up.
+        """
+        try:
             return result.get(timeout=max(0.0, deadline - time.monotonic()))
         except ZookeeperError as error:
-            code = int(getattr(error, "code", None) or 0)
-            if not code or code in _LOST:
-                return broken(self.where, type(error).__name__, reads=reads)
-            return refusal(code, self.where)
+            if getattr(error, "code", None) in _REFUSALS:
+                raise
+            raise broken(self.where, type(error).__name__, reads=reads) from error
         except (KazooException, RuntimeError, OSError) as error:
-            return broken(self.where, str(error) or type(error).__name__, reads=reads)
-        except Exception as error:  # what kazoo's handler raises when time is up has no better name
-            return broken(self.where, f"no answer in time ({type(error).__name__})", reads=reads)
+            raise broken(self.where, str(error) or type(error).__name__, reads=reads) from error
+        except KazooTimeoutError as error:
+            raise broken(self.where, "no answer in time", reads=reads) from error
 
     def commit(self, transactions: Sequence[Sequence[Op]]) -> list[Stamp | Refused | StoreError]:
-        """Each transaction was made, or refused as a whole since others were there before, or our error for it."""
-        answers: list[Stamp | Refused | StoreError] = []
-        for answer in self.exchange([Multi(ops) for ops in transactions], reads=False):
-            result = answer[0] if isinstance(answer, list) else answer
-            if isinstance(result, Stat):
-                answers.append(self.note(result))
-            elif isinstance(result, Refused) and result.code not in CONFLICTS:
-                answers.append(refusal(result.code, self.where))
-            else:
-                answers.append(result if isinstance(result, (Refused, StoreError)) else Stamp(0, 0))
-        return answers
+        """Each transaction was made, or refused as a whole since others were there before, or our error for it.
+
+        One that only makes or removes nodes writes the clock, too, so that it is told when it was made.
+        """
+        requests = [Multi(ops if any(op.stamps for op in ops) else [*ops, self._tick]) for ops in transactions]
+        return [self._outcome(answer) for answer in self.exchange(requests, reads=False)]
+
+    def _outcome(self, answer: Any) -> Stamp | Refused | StoreError:
+        if isinstance(answer, StoreError):
+            return answer
+        result = answer[0]
+        if isinstance(result, Refused):
+            return result if result.code in CONFLICTS else refusal(result.code, self.where)
+        return self.note(result)
 
     def look(self, nodes: Sequence[str] = (), lists: Sequence[str] = ()) -> Seen:
         """What is there now, and what time it is there.
@@ -198,7 +214,7 @@ class Link:
         reads += [MultiRead((), lists[at : at + _READ_AT_ONCE]) for at in range(0, len(lists), _READ_AT_ONCE)]
         if len(reads) == 2 and len(nodes) + len(lists) <= _READ_AT_ONCE:
             reads = [MultiRead(nodes, lists)]
-        first, *answers = self.exchange([Multi([wire.change(self._clock, b"")]), *reads], reads=True)
+        first, *answers = self.exchange([Multi([self._tick]), *reads], reads=True)
         stamp = self.note(_sure(first, self.where)[0])
         found = [each for answer in answers for each in _sure(answer, self.where)]
         return Seen(stamp, found[: len(nodes)], found[len(nodes) :])
@@ -212,23 +228,25 @@ class Link:
 
     def make(self, paths: Sequence[str]) -> None:
         """These nodes exist, without data; a parent must come before its children."""
-        for answer in self.commit([[wire.create(path, b"", self.acl)] for path in paths]):
+        requests = [Multi([wire.create(path, b"", self.acl)]) for path in paths]
+        for answer in self.exchange(requests, reads=True):
             if isinstance(answer, StoreError):
                 raise answer
-            if isinstance(answer, Refused) and answer.code != NODE_EXISTS:
-                raise refusal(answer.code, self.where)
+            if isinstance(answer[0], Refused) and answer[0].code != NODE_EXISTS:
+                raise refusal(answer[0].code, self.where)
 
     def watch(self, nodes: Sequence[str], lists: Sequence[str]) -> None:
         """``changed`` will be told once when one of the nodes, or the names below one of the lists, changes."""
         client = self._own_client()
         self._await_connected(client)
-        results = [client.exists_async(path, watch=self._told) for path in nodes]
+        results = [client.exists_async(path, watch=self._told) for path in (*nodes, *lists)]
         results += [client.get_children_async(path, watch=self._told) for path in lists]
         deadline = time.monotonic() + self.options.timeout_ms / 1000
         for result in results:
-            answer = self._answer(result, deadline, reads=True)
-            if isinstance(answer, StoreError) and "error -101" not in str(answer):
-                raise answer
+            try:
+                self._result(result, deadline, reads=True)
+            except NoNodeError:  # its making will be told
+                continue
 
     def _told(self, event: Any) -> None:
         self._changed(event.path)
@@ -262,7 +280,7 @@ def _sure(answer: Any, where: str) -> Any:
 
 
 def _quiet() -> logging.Logger:
-    """kazoo tells of every lost connection; so do our errors."""
+    """Kazoo tells of every lost connection; so do our errors."""
     if _log.level == logging.NOTSET:
         _log.setLevel(logging.CRITICAL)
     return _log

@@ -9,8 +9,8 @@
                          /locks/<bucket>/<lock>
                          /configs/<configuration>
 
-Jobs and namespaces are escaped, so that they can be listed; everything else is named by a digest, so that no name is too
-long, means something in a path, or crowds one node's list of children.
+Jobs and namespaces are escaped, so that they can be listed; everything else is named by a digest, so that no name is
+too long, means something in a path, or crowds one node's list of children.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from urllib.parse import quote, unquote
 from onceward.contracts.checks import refuse
 from onceward.contracts.records import PRIORITY_HIGHEST, LockId, RunId
 
-#: Into so many nodes the runs of a job, and the locks, are spread: a million have 16,000 each, half a megabyte of names.
+#: Into so many nodes the runs of a job, and the locks, are spread: a million have 16,000 names each, half a megabyte.
 BUCKETS = 64
 NEVER = 0xFFFF_FFFF_FFFF
 _ID_BYTES, _ID_CHARS = 20, 32

@@ -1,7 +1,8 @@
 """Two requests that kazoo lacks or has only in part, in the protocol of ZooKeeper.
 
-``MultiRead`` (3.6 and later) reads many nodes in one message, each answered for itself. ``Multi`` is a transaction whose
-creations answer with the node's stat, which is where zxid and time of the transaction come from.
+``MultiRead`` (3.6 and later) reads many nodes in one message, each answered for itself. ``Multi`` is a transaction
+whose steps were made into bytes before, once, and that answers with the stat of what it has changed: zxid and time of
+the transaction are in there.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _HEADER = struct.Struct("!i?i")
 _STAT = struct.Struct("!qqqqiiiqiiq")
 _END = _HEADER.pack(-1, True, -1)
 
-_CREATE2, _DELETE, _GET, _SET, _CHILDREN, _CHECK, _MULTI, _MULTI_READ, _ERROR = 15, 2, 4, 5, 8, 13, 14, 22, -1
+_CREATE, _DELETE, _GET, _SET, _CHILDREN, _CHECK, _MULTI, _MULTI_READ, _ERROR = 1, 2, 4, 5, 8, 13, 14, 22, -1
 #: In a transaction that failed: what would have worked, and what was not tried any more.
 _ROLLED_BACK = (0, -2)
 
@@ -42,10 +43,15 @@ class Op(NamedTuple):
     kind: int
     body: bytes
 
+    @property
+    def stamps(self) -> bool:
+        """True if the transaction answers with a stat because of it."""
+        return self.kind == _SET
+
 
 def create(path: str, data: bytes, acl: bytes) -> Op:
     """A new node; fails if it exists, or its parent does not."""
-    return Op(_CREATE2, _text(path) + _blob(data) + acl + _INT.pack(0))
+    return Op(_CREATE, _text(path) + _blob(data) + acl + _INT.pack(0))
 
 
 def change(path: str, data: bytes, version: int = -1) -> Op:
@@ -71,17 +77,15 @@ class Refused(NamedTuple):
 
 
 class Multi:
-    """All steps are done, or none. The answer is a list with one ``Stat`` (of any step that has one), or ``Refused``."""
+    """All steps are done, or none.
+
+    The answer is a list with one item: the ``Stat`` of the last change (None: nodes were only made), or ``Refused``.
+    """
 
     type = _MULTI
 
     def __init__(self, ops: Sequence[Op]) -> None:
         self._ops = ops
-
-    @property
-    def size(self) -> int:
-        """Its length on the wire, about."""
-        return sum(len(op.body) + _HEADER.size for op in self._ops)
 
     def serialize(self) -> bytes:
         parts: list[bytes] = []
@@ -105,9 +109,9 @@ class Multi:
                 at += _INT.size
                 if code not in _ROLLED_BACK:
                     return [Refused(code, step)]
-            elif kind in (_CREATE2, _SET):
-                if kind == _CREATE2:
-                    at += _INT.size + int(_INT.unpack_from(data, at)[0])
+            elif kind == _CREATE:
+                at += _INT.size + int(_INT.unpack_from(data, at)[0])
+            elif kind == _SET:
                 stat = Stat._make(_STAT.unpack_from(data, at))
                 at += _STAT.size
             step += 1

@@ -1,0 +1,270 @@
+"""Changes of runs: each is a transition of the contracts, and moves the run to where it is listed now.
+
+A run that is held is listed below ``live``, one that waits below ``queue``, one that has ended nowhere. Record and
+listing change in one transaction, so a claim that reads the lists misses nothing, and nothing in them is stale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from onceward.contracts import transitions
+from onceward.contracts.records import Ending, Lease, Run, RunId, Status
+from onceward.contracts.requests import (
+    Admission,
+    Cancelled,
+    CheckIn,
+    CheckOut,
+    Rearm,
+    Renewal,
+    Renewed,
+    RunSpec,
+)
+from onceward.contracts.times import due_ms, from_ms, to_ms
+from onceward.contracts.transitions import Entry, Now
+from onceward.runners.zookeeper import wire
+from onceward.runners.zookeeper.link import Link
+from onceward.runners.zookeeper.names import NEVER, Layout, digest, live_name
+from onceward.runners.zookeeper.pages import Pages
+from onceward.runners.zookeeper.rows import (
+    MY_ZXID,
+    UNKNOWN,
+    Kept,
+    my_sequence,
+    public,
+    run_bytes,
+    run_of,
+    sequence,
+)
+from onceward.runners.zookeeper.settle import Change, Found, Move, Turn, found_in
+from onceward.runners.zookeeper.wire import Node, Op
+
+
+def my_zxid() -> int:
+    """The token of a transition: the zxid of the write that makes it."""
+    return MY_ZXID
+
+
+def kept_in(found: Found | None) -> Kept | None:
+    """The run in a record."""
+    return None if found is None else run_of(found.data, found.stamp)
+
+
+def run_in(node: Node | None) -> Run | None:
+    """The run in a node, as callers get it."""
+    kept = kept_in(found_in(node))
+    return None if kept is None else public(kept.entry.run)
+
+
+class Lists(NamedTuple):
+    """Where runs are listed; what is needed to list one."""
+
+    link: Link
+    layout: Layout
+    pages: Pages
+
+    def moved(self, before: Kept | None, entry: Entry) -> tuple[Kept, tuple[Op, ...]]:
+        """The run with its new place, and what lists it there and no longer where it was."""
+        run = entry.run
+        place, made = self._place(before, entry)
+        if before is not None and place == before.place:
+            return Kept(entry, place), ()
+        above = self.layout.job(run.job)
+        ops = list(made)
+        if before is not None and before.place:
+            ops.append(wire.delete(f"{above}/{before.place}"))
+        if place:
+            ops.append(wire.create(f"{above}/{place}", b"", self.link.acl))
+        return Kept(entry, place), tuple(ops)
+
+    def _place(self, before: Kept | None, entry: Entry) -> tuple[str, tuple[Op, ...]]:
+        run = entry.run
+        name = digest(run.key, run.id.stamp)
+        if run.status is Status.RUNNING:
+            assert run.lease is not None  # it is held
+            return f"live/{live_name(self._end(entry), run.lease.request, name)}", ()
+        if run.status is not Status.SCHEDULED:
+            return "", ()
+        due = to_ms(run.run_at)
+        if before is not None and before.entry.run.status is Status.SCHEDULED and before.entry.run.run_at == run.run_at:
+            return before.place, ()
+        place, made = self.pages.place(run.job, run.priority, due, run.sequence, name)
+        return f"queue/{place}", made
+
+    def _end(self, entry: Entry) -> int:
+        """When the lease ends at the earliest: until then nobody need look at the run."""
+        if entry.until is None:
+            return NEVER
+        return entry.until if entry.until >= 0 else self.link.wall() + entry.until - UNKNOWN.elapsed
+
+
+class RunChange(Change):
+    """A change of one run."""
+
+    def __init__(self, lists: Lists, run: RunId) -> None:
+        self.lists, self.run = lists, run
+        self.path = lists.layout.run(run)
+
+    def homes(self) -> Sequence[str]:
+        layout, job = self.lists.layout, self.run.job
+        return layout.job(job), layout.live(job), layout.queue(job), f"{layout.job(job)}/runs", _above(self.path)
+
+    def refused(self) -> None:
+        self.lists.pages.forget(self.run.job)
+
+    def move(self, before: Kept | None, entry: Entry | None, answer: Callable[[Found | None], object]) -> Move:
+        """The run is to be so; the very entry that was found: it stays as it is."""
+        if entry is None or (before is not None and entry is before.entry):
+            return Move(answer)
+        kept, beside = self.lists.moved(before, entry)
+        return Move(answer, run_bytes(kept), beside, remember=entry.run.status is Status.RUNNING)
+
+
+def _above(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+class Submission(RunChange):
+    """See ``Scheduler.submit``; the payload is text already."""
+
+    def __init__(self, lists: Lists, spec: RunSpec) -> None:
+        super().__init__(lists, spec.id)
+        self._spec = spec
+
+    def decide(self, found: Found | None, turn: Turn) -> Move:
+        known = kept_in(found)
+        if known is not None:
+            made = known.entry.run.origin == self._spec.request
+            return Move(lambda _: made)
+        entry = transitions.submit(self._spec, turn.now, sequence=sequence(turn.zxid, turn.place))
+        return self.move(None, entry, lambda _: True)
+
+
+class Entrance(RunChange):
+    """See ``Executor.checkin``; the payload is text already. A new run needs no look."""
+
+    def __init__(self, lists: Lists, request: CheckIn) -> None:
+        super().__init__(lists, request.run)
+        self._request = request
+
+    def blind(self, known: Found | None, place: int) -> Move | None:
+        return None if known is not None else self._decided(None, UNKNOWN, place)
+
+    def decide(self, found: Found | None, turn: Turn) -> Move:
+        return self._decided(kept_in(found), UNKNOWN if found is None else turn.now, turn.place)
+
+    def _decided(self, kept: Kept | None, now: Now, place: int) -> Move:
+        outcome, entry = transitions.checkin(
+            None if kept is None else kept.entry,
+            self._request,
+            now,
+            token=my_zxid,
+            sequence=lambda: my_sequence(place),
+        )
+
+        def answer(found: Found | None) -> Admission:
+            shown = kept_in(found)
+            assert found is not None  # there is a run, found or made
+            assert shown is not None
+            wall = max(now.wall, found.stamp.wall) if shown.entry is not entry else now.wall
+            return Admission(
+                outcome=outcome, run=public(shown.entry.run), remaining=shown.entry.remaining(Now(wall, wall))
+            )
+
+        return self.move(kept, entry, answer)
+
+
+class Exit(RunChange):
+    """See ``Executor.checkout``; the result is text already. An end for good needs no look, if the run was ours."""
+
+    def __init__(self, lists: Lists, request: CheckOut) -> None:
+        super().__init__(lists, request.run)
+        self._request = request
+
+    def blind(self, known: Found | None, place: int) -> Move | None:
+        kept = kept_in(known)
+        if kept is None or self._request.ending in (Ending.RETRY, Ending.RELEASED):
+            return None
+        recorded, entry = transitions.checkout(kept.entry, self._request, UNKNOWN)
+        return self.move(kept, entry, lambda _: True) if recorded and entry is not kept.entry else None
+
+    def decide(self, found: Found | None, turn: Turn) -> Move:
+        kept = kept_in(found)
+        recorded, entry = transitions.checkout(None if kept is None else kept.entry, self._request, turn.now)
+        return self.move(kept, entry, lambda _: recorded)
+
+
+class Extension(RunChange):
+    """See ``Executor.renew``."""
+
+    def __init__(self, lists: Lists, run: RunId, renewal: Renewal) -> None:
+        super().__init__(lists, run)
+        self._renewal = renewal
+
+    def decide(self, found: Found | None, turn: Turn) -> Move:
+        kept = kept_in(found)
+        answer, entry = transitions.renew(None if kept is None else kept.entry, self._renewal, turn.now)
+        if answer is Renewed.LOST:
+            return Move(lambda _: answer)
+        return self.move(kept, entry, lambda _: answer)
+
+
+class Cancellation(RunChange):
+    """See ``Scheduler.cancel``."""
+
+    def decide(self, found: Found | None, turn: Turn) -> Move:
+        kept = kept_in(found)
+        answer, entry = transitions.cancel(None if kept is None else kept.entry, turn.now)
+        if answer is Cancelled.REQUESTED and kept is not None and kept.entry.run.cancel_requested:
+            return Move(lambda _: answer)
+        return self.move(kept, entry, lambda _: answer)
+
+
+class Postponement(RunChange):
+    """See ``Scheduler.reschedule``."""
+
+    def __init__(self, lists: Lists, run: RunId, run_at: datetime) -> None:
+        super().__init__(lists, run)
+        self._run_at = from_ms(due_ms(run_at))
+
+    def decide(self, found: Found | None, turn: Turn) -> Move:
+        kept = kept_in(found)
+        if kept is None or kept.entry.run.status is not Status.SCHEDULED:
+            return Move(lambda _: False)
+        if kept.entry.run.run_at == self._run_at:
+            return Move(lambda _: True)
+        return self.move(kept, Entry(run=replace(kept.entry.run, run_at=self._run_at)), lambda _: True)
+
+
+class Rearming(RunChange):
+    """See ``Lifecycle.rearm``."""
+
+    def __init__(self, lists: Lists, request: Rearm) -> None:
+        super().__init__(lists, request.run)
+        self._token = request.token
+
+    def decide(self, found: Found | None, turn: Turn) -> Move:
+        kept = kept_in(found)
+        done, entry = transitions.rearm(None if kept is None else kept.entry, self._token, turn.now)
+        return self.move(kept, entry, lambda _: done)
+
+
+class Forcing(RunChange):
+    """See ``Lifecycle.force_unlock``."""
+
+    def __init__(self, lists: Lists, run: RunId, token: int | None) -> None:
+        super().__init__(lists, run)
+        self._token = token
+
+    def decide(self, found: Found | None, turn: Turn) -> Move:
+        kept = kept_in(found)
+        if kept is None or kept.entry.run.lease is None or kept.entry.lapsed(turn.now):
+            return Move(lambda _: None)
+        if self._token not in (None, kept.entry.run.token):
+            return Move(lambda _: None)
+        had: Lease = kept.entry.run.lease
+        return self.move(kept, transitions.force_lapse(kept.entry, turn.now, token=MY_ZXID), lambda _: had)
