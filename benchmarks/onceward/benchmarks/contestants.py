@@ -132,13 +132,41 @@ def mongodb(url: str, folder: Path) -> Contestant:
     )
 
 
+def zookeeper(url: str, folder: Path) -> Contestant:
+    """Fresh namespaces on one server, against kazoo; the namespaces are gone afterwards."""
+    from onceward.benchmarks import on_zookeeper
+
+    used = list[str]()
+
+    def fresh() -> Place:
+        used.append(_namespace())
+        return Place(url=url, namespace=used[-1])
+
+    return Contestant(
+        name="zookeeper",
+        kind="zookeeper",
+        fresh=fresh,
+        folder=folder,
+        raw=lambda: on_zookeeper.RawZooKeeper(url),
+        server=url,
+        note=on_zookeeper.described(url),
+        close=lambda: on_zookeeper.forget(url, used),
+    )
+
+
 def other(url: str, folder: Path) -> Contestant:
     """Any other store: fresh namespaces in it, and no raw driver known."""
     name = redacted(url)
     return Contestant(name=name, kind=name, fresh=lambda: Place(url=url, namespace=_namespace()), folder=folder)
 
 
-KINDS: Mapping[str, Make] = {"memory": memory, "mongodb": mongodb, "redis": redis, "sqlite": sqlite}
+KINDS: Mapping[str, Make] = {
+    "memory": memory,
+    "mongodb": mongodb,
+    "redis": redis,
+    "sqlite": sqlite,
+    "zookeeper": zookeeper,
+}
 
 
 def _redis(*, durable: bool = False) -> AbstractContextManager[str]:
@@ -153,11 +181,19 @@ def _mongodb() -> AbstractContextManager[str]:
     return private()
 
 
+def _zookeeper(*, durable: bool = False) -> AbstractContextManager[str]:
+    from onceward.benchmarks.on_zookeeper import private
+
+    return private(durable=durable)
+
+
 #: Words that may stand instead of a URL: a server of our own is started, and ended afterwards.
 PRIVATE: Mapping[str, Callable[[], AbstractContextManager[str]]] = {
     "mongodb": _mongodb,
     "redis": _redis,
     "redis-durable": partial(_redis, durable=True),
+    "zookeeper": _zookeeper,
+    "zookeeper-durable": partial(_zookeeper, durable=True),
 }
 
 

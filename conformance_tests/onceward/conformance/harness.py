@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _SECRET = re.compile("pass|secret|token|auth|key", re.IGNORECASE)
 
 #: Stores whose messages a proxy can tell apart: how they talk, and their usual port.
-_DIALECTS = {"redis": ("resp", 6379), "mongodb": ("mongo", 27017)}
+_DIALECTS = {"redis": ("resp", 6379), "mongodb": ("mongo", 27017), "zookeeper": ("zookeeper", 2181)}
 
 SHORTEST_WAIT = timedelta(milliseconds=40)
 
@@ -74,7 +74,7 @@ class Opening(Record, frozen=True, kw_only=True):
 
 
 class Server(Record, frozen=True, kw_only=True):
-    """Where a server listens, in the clear, and how it talks: ``resp``, ``mongo``, or ``whole`` (anything else)."""
+    """Where a server listens, in the clear, and how it talks: the name of a dialect, ``whole`` for any other."""
 
     host: str
     port: int

@@ -110,8 +110,37 @@ class Mongo(Framer):
         return Frame(data, answers if self._replies else request, not flags & _MORE_TO_COME)
 
 
+_LENGTH = struct.Struct("!i")
+
+
+class ZooKeeper(Framer):
+    """The protocol of ZooKeeper: every message begins with its length, then comes the number that the client gave it.
+
+    The first message of a connection, in either direction, has none: it begins the session. What is told of watched
+    nodes has the number -1, and answers nothing.
+    """
+
+    def _end(self) -> int | None:
+        if len(self._buffer) < _LENGTH.size:
+            return None
+        end = _LENGTH.size + max(0, int(_LENGTH.unpack_from(self._buffer)[0]))
+        return end if len(self._buffer) >= end else None
+
+    def _frame(self, data: bytes) -> Frame:
+        self._count += 1
+        if self._count == 1:
+            return Frame(data, 0)
+        number = int(_LENGTH.unpack_from(data, _LENGTH.size)[0])
+        return Frame(data, None if number == -1 else number)
+
+
 def _no_greeting(_: bytes) -> bool:
     return False
+
+
+def _greets_zookeeper(data: bytes) -> bool:
+    """The beginning of a session (version 0 of the protocol), and who the client is (number -4)."""
+    return data[4:8] in (b"\0\0\0\0", b"\xff\xff\xff\xfc")
 
 
 @dataclass(frozen=True)
@@ -136,5 +165,6 @@ def _greets_redis(data: bytes) -> bool:
 WHOLE = Dialect("whole", Whole, Whole)
 RESP = Dialect("resp", Resp, Resp, _greets_redis)
 MONGO = Dialect("mongo", lambda: Mongo(replies=False), lambda: Mongo(replies=True))
+ZOOKEEPER = Dialect("zookeeper", ZooKeeper, ZooKeeper, _greets_zookeeper)
 
-DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (WHOLE, RESP, MONGO)}
+DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (WHOLE, RESP, MONGO, ZOOKEEPER)}
