@@ -98,6 +98,20 @@ def _python_redis_lock(url: str) -> Task:
     return _lock_unlock(cast(_Lock, lock), close=close)
 
 
+def _kazoo_lock(url: str) -> Task:
+    from onceward.benchmarks.on_zookeeper import client
+
+    kazoo = client(url)
+    path = f"/bench-{secrets.token_hex(6)}"
+
+    def close() -> None:
+        kazoo.delete(path, recursive=True)
+        kazoo.stop()
+        kazoo.close()
+
+    return _lock_unlock(cast(_Lock, kazoo.Lock(path)), close=close)
+
+
 def _huey(path: str) -> _HueyStorage:
     module = importlib.import_module("huey.storage")
     return cast(_HueyStorage, module.SqliteStorage("bench", filename=path, fsync=True, strict_fifo=True))
@@ -144,6 +158,13 @@ PEERS = (
         note="no token; after a lost reply it does not know its own lock; wakes the next in line",
         beside="redis",
         wheel="python-redis-lock",
+    ),
+    Peer(
+        name="kazoo Lock",
+        package="kazoo",
+        entries={"lock-unlock": _kazoo_lock},
+        note="no token; after its session is lost it still says that it is held; hands over in the order of asking",
+        beside="zookeeper",
     ),
     Peer(
         name="huey, SQLite FULL",

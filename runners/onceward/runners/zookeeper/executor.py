@@ -29,7 +29,8 @@ class ExecutorPart(Base, Executor):
     """``Executor`` on ZooKeeper."""
 
     def checkin(self, request: CheckIn) -> Admission:
-        request = replace(request, payload=payload_text(request.payload, "payload"))
+        if request.payload is not None:
+            request = replace(request, payload=payload_text(request.payload, "payload"))
         answer: Admission = self._settler.settle([Entrance(self._lists, request)])[0]
         return answer
 
@@ -46,8 +47,12 @@ class ExecutorPart(Base, Executor):
         return Extension(self._lists, resource, renewal)
 
     def checkout(self, checkouts: Sequence[CheckOut]) -> Sequence[bool]:
-        checkouts = [replace(each, result=payload_text(each.result, "result")) for each in checkouts]
-        return self._settler.settle([Exit(self._lists, each) for each in checkouts])
+        return self._settler.settle([self._exit(checkout) for checkout in checkouts])
+
+    def _exit(self, checkout: CheckOut) -> Exit:
+        if checkout.result is not None:
+            checkout = replace(checkout, result=payload_text(checkout.result, "result"))
+        return Exit(self._lists, checkout)
 
     def check(self, run: RunId) -> Run | None:
         return run_in(self._link.look([self._layout.run(run)]).nodes[0])

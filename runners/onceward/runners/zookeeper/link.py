@@ -228,8 +228,10 @@ class Link:
 
     def make(self, paths: Sequence[str]) -> None:
         """These nodes exist, without data; a parent must come before its children."""
-        requests = [Multi([wire.create(path, b"", self.acl)]) for path in paths]
-        for answer in self.exchange(requests, reads=True):
+        steps = [wire.create(path, b"", self.acl) for path in paths]
+        if self.exchange([Multi(steps)], reads=True) == [[None]]:
+            return
+        for answer in self.exchange([Multi([step]) for step in steps], reads=True):  # some were there already
             if isinstance(answer, StoreError):
                 raise answer
             if isinstance(answer[0], Refused) and answer[0].code != NODE_EXISTS:

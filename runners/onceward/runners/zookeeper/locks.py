@@ -8,7 +8,7 @@ from onceward.contracts import locking
 from onceward.contracts.records import Lease, LockId
 from onceward.contracts.requests import LockAnswer, LockRequest, Renewal, Renewed
 from onceward.contracts.transitions import LockEntry, Now
-from onceward.runners.zookeeper.names import Layout, parent
+from onceward.runners.zookeeper.names import Layout, buckets
 from onceward.runners.zookeeper.rows import MY_ZXID, UNKNOWN, lock_bytes, lock_of
 from onceward.runners.zookeeper.runs import my_zxid
 from onceward.runners.zookeeper.settle import Change, Found, Move, Turn
@@ -23,10 +23,10 @@ class LockChange(Change):
     """A change of one lock."""
 
     def __init__(self, layout: Layout, lock: LockId) -> None:
-        self.path = layout.lock(lock)
+        self.path, self._above = layout.lock(lock), layout.locks
 
     def homes(self) -> Sequence[str]:
-        return (parent(self.path),)
+        return buckets(self._above)
 
 
 class Taking(LockChange):

@@ -15,7 +15,6 @@ too long, means something in a path, or crowds one node's list of children.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import re
 from typing import NamedTuple
@@ -27,7 +26,6 @@ from onceward.contracts.records import PRIORITY_HIGHEST, LockId, RunId
 #: Into so many nodes the runs of a job, and the locks, are spread: a million have 16,000 names each, half a megabyte.
 BUCKETS = 64
 NEVER = 0xFFFF_FFFF_FFFF
-_ID_BYTES, _ID_CHARS = 20, 32
 
 _plain = re.compile(r"(?!\.+$)[A-Za-z0-9_.~-]+").fullmatch
 
@@ -50,13 +48,17 @@ def original(text: str) -> str:
 
 def digest(*parts: str) -> str:
     """A short name for these texts, which have no NUL in them."""
-    raw = hashlib.blake2b("\0".join(parts).encode(), digest_size=_ID_BYTES).digest()
-    return base64.b32hexencode(raw).decode().lower()
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
+
+
+def buckets(above: str) -> list[str]:
+    """All the buckets below a node."""
+    return [f"{above}/{number:02x}" for number in range(BUCKETS)]
 
 
 def bucket(name: str) -> str:
     """Which of the buckets a digest is in."""
-    return f"{int(name[:2], 32) % BUCKETS:02x}"
+    return f"{int(name[:2], 16) % BUCKETS:02x}"
 
 
 class Layout:

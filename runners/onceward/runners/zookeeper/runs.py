@@ -18,6 +18,7 @@ from onceward.contracts.requests import (
     Admission,
     Cancelled,
     CheckIn,
+    CheckInOutcome,
     CheckOut,
     Rearm,
     Renewal,
@@ -28,7 +29,7 @@ from onceward.contracts.times import due_ms, from_ms, to_ms
 from onceward.contracts.transitions import Entry, Now
 from onceward.runners.zookeeper import wire
 from onceward.runners.zookeeper.link import Link
-from onceward.runners.zookeeper.names import NEVER, Layout, digest, live_name
+from onceward.runners.zookeeper.names import NEVER, Layout, buckets, digest, live_name
 from onceward.runners.zookeeper.pages import Pages
 from onceward.runners.zookeeper.rows import (
     MY_ZXID,
@@ -111,7 +112,8 @@ class RunChange(Change):
 
     def homes(self) -> Sequence[str]:
         layout, job = self.lists.layout, self.run.job
-        return layout.job(job), layout.live(job), layout.queue(job), f"{layout.job(job)}/runs", _above(self.path)
+        runs = f"{layout.job(job)}/runs"
+        return layout.job(job), layout.live(job), layout.queue(job), runs, *buckets(runs)
 
     def refused(self) -> None:
         self.lists.pages.forget(self.run.job)
@@ -122,10 +124,6 @@ class RunChange(Change):
             return Move(answer)
         kept, beside = self.lists.moved(before, entry)
         return Move(answer, run_bytes(kept), beside, remember=entry.run.status is Status.RUNNING)
-
-
-def _above(path: str) -> str:
-    return path.rpartition("/")[0]
 
 
 class Submission(RunChange):
@@ -152,30 +150,46 @@ class Entrance(RunChange):
         self._request = request
 
     def blind(self, known: Found | None, place: int) -> Move | None:
-        return None if known is not None else self._decided(None, UNKNOWN, place)
+        return None if known is not None else self._new(place)
 
     def decide(self, found: Found | None, turn: Turn) -> Move:
-        return self._decided(kept_in(found), UNKNOWN if found is None else turn.now, turn.place)
-
-    def _decided(self, kept: Kept | None, now: Now, place: int) -> Move:
+        kept = kept_in(found)
+        if found is None or kept is None:
+            return self._new(turn.place)
         outcome, entry = transitions.checkin(
-            None if kept is None else kept.entry,
-            self._request,
-            now,
-            token=my_zxid,
-            sequence=lambda: my_sequence(place),
+            kept.entry, self._request, turn.now, token=my_zxid, sequence=lambda: my_sequence(turn.place)
         )
 
-        def answer(found: Found | None) -> Admission:
-            shown = kept_in(found)
-            assert found is not None  # there is a run, found or made
-            assert shown is not None
-            wall = max(now.wall, found.stamp.wall) if shown.entry is not entry else now.wall
-            return Admission(
-                outcome=outcome, run=public(shown.entry.run), remaining=shown.entry.remaining(Now(wall, wall))
-            )
+        def answer(now: Found | None) -> Admission:
+            shown = kept.entry if now is found else _entry_in(now)
+            return _admission(outcome, shown, turn.now)
 
         return self.move(kept, entry, answer)
+
+    def _new(self, place: int) -> Move:
+        """A run that is not there is made, and held from its first moment."""
+        _, entry = transitions.checkin(None, self._request, UNKNOWN, token=my_zxid, sequence=lambda: my_sequence(place))
+        return self.move(None, entry, lambda made: self._made(made, place))
+
+    def _made(self, made: Found | None, place: int) -> Admission:
+        """The same transition once more, now that it is known when it was made."""
+        assert made is not None  # it was just written
+        zxid, wall = made.stamp
+        now = Now(wall, wall)
+        outcome, entry = transitions.checkin(
+            None, self._request, now, token=lambda: zxid, sequence=lambda: sequence(zxid, place)
+        )
+        return _admission(outcome, entry, now)
+
+
+def _entry_in(found: Found | None) -> Entry:
+    kept = kept_in(found)
+    assert kept is not None  # it was just written
+    return kept.entry
+
+
+def _admission(outcome: CheckInOutcome, entry: Entry, now: Now) -> Admission:
+    return Admission(outcome=outcome, run=public(entry.run), remaining=entry.remaining(now))
 
 
 class Exit(RunChange):

@@ -25,8 +25,12 @@ class SchedulerPart(Base, Scheduler):
     """``Scheduler`` on ZooKeeper."""
 
     def submit(self, specs: Sequence[RunSpec]) -> Sequence[bool]:
-        specs = [replace(spec, payload=payload_text(spec.payload, "payload")) for spec in specs]
-        return self._settler.settle([Submission(self._lists, spec) for spec in specs])
+        return self._settler.settle([self._submission(spec) for spec in specs])
+
+    def _submission(self, spec: RunSpec) -> Submission:
+        if spec.payload is not None:
+            spec = replace(spec, payload=payload_text(spec.payload, "payload"))
+        return Submission(self._lists, spec)
 
     def reschedule(self, run: RunId, *, run_at: datetime) -> bool:
         checks.instant("run_at", run_at)

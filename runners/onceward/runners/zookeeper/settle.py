@@ -82,7 +82,7 @@ class Change(ABC):
 
     @abstractmethod
     def homes(self) -> Sequence[str]:
-        """The nodes that must be there first, those above coming before those below."""
+        """The nodes below which such records are, all of them, those above coming before those below."""
 
     def blind(self, known: Found | None, place: int) -> Move | None:
         """What can be decided without a look, if what we know is still so; None: nothing."""
@@ -204,13 +204,15 @@ class Settler:
         if not tasks:
             return
         paths = [task.change.path for _, task in tasks]
-        above = list(dict.fromkeys(map(parent, paths)))
+        above: dict[str, None] = {}
+        for _, task in tasks:  # those that we do not know all at once, since others of them will be needed soon
+            home = parent(task.change.path)
+            above |= dict.fromkeys([home] if home in self.generations else task.change.homes())
         seen = self._link.look([*paths, *above])
-        missing = [path for path, node in zip(above, seen.nodes[len(paths) :], strict=True) if node is None]
-        if missing:
-            homes = dict.fromkeys(home for _, task in tasks for home in task.change.homes())
-            self._link.make(list(homes))
-        for path, node in zip(above, seen.nodes[len(paths) :], strict=True):
+        known = dict(zip(above, seen.nodes[len(paths) :], strict=True))
+        if any(known[path] is None for path in map(parent, paths)):
+            self._link.make([path for path, node in known.items() if node is None])
+        for path, node in known.items():
             self.generations[path] = 0 if node is None else node.stat.version
         for (place, task), node in zip(tasks, seen.nodes, strict=False):
             task.looked, task.found = True, found_in(node)
