@@ -63,6 +63,7 @@ class Link:
         self._tick, self._changed = wire.change(clock, b""), changed
         self._client: KazooClient | None = None
         self._pid = 0
+        self.closed = True
         self._lock = threading.Lock()
         self._connected = threading.Event()
         self._latest = (0, 0.0)
@@ -78,12 +79,18 @@ class Link:
 
     # -- the connection -----------------------------------------------------------------------------------------
 
+    def after_fork(self) -> None:
+        """The connection is the parent's; this process makes one of its own when it needs one."""
+        self._lock = threading.Lock()
+
     def open(self) -> None:
         """There is a connection, of this process."""
+        self.closed = False
         self._await_connected(self._own_client())
 
     def close(self) -> None:
         """No connection and no thread of it is left."""
+        self.closed = True
         with self._lock:
             client, self._client = self._client, None
         if client is not None and self._pid == os.getpid():
@@ -93,6 +100,8 @@ class Link:
             self._connected.clear()
 
     def _own_client(self) -> KazooClient:
+        if self.closed:
+            raise unreachable(self.where, "the store is closed")
         client = self._client
         if client is not None and self._pid == os.getpid():
             return client

@@ -19,6 +19,7 @@ import hashlib
 import re
 from typing import NamedTuple
 from urllib.parse import quote, unquote
+from zlib import crc32
 
 from onceward.contracts.checks import refuse
 from onceward.contracts.records import PRIORITY_HIGHEST, LockId, RunId
@@ -56,9 +57,13 @@ def buckets(above: str) -> list[str]:
     return [f"{above}/{number:02x}" for number in range(BUCKETS)]
 
 
-def bucket(name: str) -> str:
-    """Which of the buckets a digest is in."""
-    return f"{int(name[:2], 16) % BUCKETS:02x}"
+#: Which bucket a digest is in, by its first two digits.
+_BUCKET = {f"{number:02x}": f"{number % BUCKETS:02x}" for number in range(256)}
+
+
+def in_bucket(name: str) -> str:
+    """A digest below its bucket."""
+    return f"{_BUCKET[name[:2]]}/{name}"
 
 
 class Layout:
@@ -81,7 +86,7 @@ class Layout:
 
     def run_named(self, job: str, name: str) -> str:
         """The record of the job's run with this digest."""
-        return f"{self.job(job)}/runs/{bucket(name)}/{name}"
+        return f"{self.job(job)}/runs/{in_bucket(name)}"
 
     def live(self, job: str) -> str:
         """What lists the job's runs that are held."""
@@ -93,8 +98,7 @@ class Layout:
 
     def lock(self, lock: LockId) -> str:
         """The record of a lock."""
-        name = digest(lock.name)
-        return f"{self.locks}/{bucket(name)}/{name}"
+        return f"{self.locks}/{in_bucket(digest(lock.name))}"
 
     def config(self, name: str) -> str:
         """The record of a configuration."""
@@ -115,8 +119,8 @@ class Held(NamedTuple):
 
 
 def mark(request: str) -> str:
-    """What the names of a request's runs have in common."""
-    return digest(request)[:12]
+    """What the names of a request's runs have in common, and seldom with those of others."""
+    return f"{crc32(request.encode()):08x}"
 
 
 def live_name(end: int, request: str, run: str) -> str:

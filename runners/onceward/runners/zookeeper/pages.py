@@ -12,6 +12,7 @@ first. A page that is not there any more refuses what is to be put onto it, and 
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_right, insort
 from collections.abc import Sequence
 
@@ -20,22 +21,26 @@ from onceward.runners.zookeeper.link import Link
 from onceward.runners.zookeeper.names import FIRST_PAGE, Layout, priority_name, rank, waiting
 from onceward.runners.zookeeper.wire import Op
 
+#: So many runs are on a page, or a batch more, which is counted when it is written.
 _FULL = 512
 
 
 class Pages:
-    """Finds the page for a run that is to wait. Called by one thread at a time."""
+    """Finds the page for a run that is to wait."""
 
     def __init__(self, link: Link, layout: Layout) -> None:
         self._link, self._layout = link, layout
         self._bounds: dict[tuple[str, int], list[str]] = {}
         self._room: dict[tuple[str, int, str], int] = {}
+        self._lock = threading.Lock()
 
     def place(self, job: str, priority: int, run_at: int, sequence: int, run: str) -> tuple[str, tuple[Op, ...]]:
         """Where the run is to wait, below ``queue``, and what must be made for that in the same transaction."""
-        where = (job, priority)
+        with self._lock:
+            return self._placed((job, priority), rank(run_at, sequence), run)
+
+    def _placed(self, where: tuple[str, int], key: str, run: str) -> tuple[str, tuple[Op, ...]]:
         bounds = self._bounds.get(where) or self._load(where)
-        key = rank(run_at, sequence)
         page = bounds[bisect_right(bounds, key) - 1]
         made: tuple[Op, ...] = ()
         if self._room.get((*where, page), 0) <= 0 and self._count(where, page) <= 0:
@@ -43,13 +48,18 @@ class Pages:
             if page != full:
                 made = (wire.create(self._path(where, page), b"", self._link.acl),)
         self._room[(*where, page)] -= 1
-        return f"{priority_name(priority)}/{page}/{key}{run}", made
+        return f"{priority_name(where[1])}/{page}/{key}{run}", made
 
     def forget(self, job: str) -> None:
         """The job's pages are not as we knew them."""
-        for where in [where for where in self._bounds if where[0] == job]:
-            for page in self._bounds.pop(where):
-                self._room.pop((*where, page), None)
+        with self._lock:
+            for where in [where for where in self._bounds if where[0] == job]:
+                for page in self._bounds.pop(where):
+                    self._room.pop((*where, page), None)
+
+    def reset(self) -> None:
+        """Nobody is looking; for a forked child."""
+        self._lock = threading.Lock()
 
     def _path(self, where: tuple[str, int], page: str = "") -> str:
         above = f"{self._layout.queue(where[0])}/{priority_name(where[1])}"

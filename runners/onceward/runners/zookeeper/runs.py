@@ -123,7 +123,9 @@ class RunChange(Change):
         if entry is None or (before is not None and entry is before.entry):
             return Move(answer)
         kept, beside = self.lists.moved(before, entry)
-        return Move(answer, run_bytes(kept), beside, remember=entry.run.status is Status.RUNNING)
+        leaves = before is not None and before.place not in ("", kept.place)
+        held = entry.run.status is Status.RUNNING
+        return Move(answer, run_bytes(kept), beside, remember=held, certain=leaves)
 
 
 class Submission(RunChange):

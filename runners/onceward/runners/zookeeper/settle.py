@@ -2,7 +2,8 @@
 
 A write of a record is one transaction: it carries the version of the record that was decided on, and the generation of
 the node above (its version, which a purge raises), since versions begin anew when a record is purged and made again. So
-it is done only if nothing happened to the record since it was seen, however long ago that is.
+it is done only if nothing happened to the record since it was seen, however long ago that is. A run that leaves a list
+needs no generation: the name that is removed there is no other run's, and never comes back.
 
 Many changes go together. What needs no look is written at once: new records, and those of which we know the latest
 version since we wrote it. What is refused is looked at, all in one trip. All writes of a round are one transaction; if
@@ -11,6 +12,7 @@ somebody else was quicker with one of them, each is tried by itself.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -30,6 +32,8 @@ from onceward.runners.zookeeper.wire import Node, Op, Refused
 
 #: So many records are remembered, and none that is longer.
 _REMEMBERED, _LONGEST = 4096, 4096
+#: So many batches are under way at a time: the server synchronises its disk once for all that it has got meanwhile.
+_LANES = 2
 #: So many bytes go into one transaction, unless one record alone has more.
 _MOST_BYTES = 600_000
 
@@ -63,12 +67,15 @@ class Move(NamedTuple):
         store: what the record is to be; None: it stays as it is.
         beside: what goes with it, or not at all.
         remember: the next change of this record will probably be ours.
+        certain: what goes with it can only be done with the very record that was found, not with one of the same name
+            that was made after it was purged.
     """
 
     answer: Callable[[Found | None], Any]
     store: bytes | None = None
     beside: tuple[Op, ...] = ()
     remember: bool = False
+    certain: bool = False
 
 
 class Change(ABC):
@@ -121,7 +128,9 @@ class Settler:
         """Versions of the nodes above records, as they were seen before the records that we know."""
         self._memory: dict[str, Found] = {}
         self._memory_lock = threading.Lock()
-        self._combiner: Combiner[Sequence[Change], list[Any]] = Combiner(self._carry, most=64)
+        lanes = range(_LANES)
+        self._combiners: list[Combiner[Sequence[Change], list[Any]]] = [Combiner(self._carry, most=64) for _ in lanes]
+        self._turn = itertools.count()
 
     def settle(self, changes: Sequence[Change]) -> list[Any]:
         """The answer to each change.
@@ -132,7 +141,7 @@ class Settler:
         """
         if not changes:
             return []
-        answers = self._combiner.call(changes)
+        answers = self._combiners[next(self._turn) % _LANES].call(changes)
         failures = [answer for answer in answers if isinstance(answer, BaseException)]
         if not failures:
             return answers
@@ -145,7 +154,8 @@ class Settler:
 
     def reset(self) -> None:
         """Nothing is under way; for a forked child."""
-        self._combiner.reset()
+        for combiner in self._combiners:
+            combiner.reset()
         self._memory_lock = threading.Lock()
 
     def remember(self, path: str, found: Found) -> None:
@@ -239,8 +249,10 @@ class Settler:
         path = task.change.path
         if task.found is None:
             return [wire.create(path, task.move.store, self._link.acl), *task.move.beside]
-        guard = wire.check(parent(path), self.generations[parent(path)])
-        return [wire.change(path, task.move.store, task.found.version), guard, *task.move.beside]
+        ops = [wire.change(path, task.move.store, task.found.version), *task.move.beside]
+        if not task.move.certain:
+            ops.append(wire.check(parent(path), self.generations[parent(path)]))
+        return ops
 
     def _written(self, task: _Task, outcome: Stamp | Refused | StoreError) -> None:
         assert task.move is not None  # it was written

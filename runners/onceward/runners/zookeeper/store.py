@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 
 from msgspec.structs import replace
 
@@ -54,7 +55,7 @@ class ZooKeeperStore(ExecutorPart, SchedulerPart, LifecyclePart, Store):
         self._lists = Lists(self._link, self._layout, Pages(self._link, self._layout))
         self._claims = Claims(self._link, self._layout, self._lists, self._settler)
         self._traits = _UNKNOWN
-        os.register_at_fork(after_in_child=self._forked)
+        _stores.add(self)
 
     def _make_link(self) -> Link:
         """The connection, not open yet."""
@@ -80,7 +81,22 @@ class ZooKeeperStore(ExecutorPart, SchedulerPart, LifecyclePart, Store):
         lines = config.data.decode("utf-8", "replace").splitlines() if config is not None else []
         return max(1, sum(line.startswith("server.") and ":observer" not in line for line in lines))
 
-    def _forked(self) -> None:
-        """In a child: the parent's calls are not under way here."""
+    def after_fork(self) -> None:
+        """In a child: the parent's calls are not under way here; the connection is made anew."""
         self._settler.reset()
         self._claims.reset()
+        self._lists.pages.reset()
+        self._nudges.reset()
+        self._link.after_fork()
+
+
+_stores: weakref.WeakSet[ZooKeeperStore] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for store in list(_stores):
+        store.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -24,6 +24,11 @@ class Nudges:
         self._lock = threading.Lock()
         self._wanted: dict[str, set[Callable[[], None]]] = {}
 
+    def reset(self) -> None:
+        """Nobody is told anything; for a forked child."""
+        self._lock = threading.Lock()
+        self._wanted = {}
+
     def want(self, paths: list[str], nudge: Callable[[], None]) -> None:
         """``nudge`` is called once something is told of one of the paths."""
         with self._lock:
@@ -67,18 +72,27 @@ class ZooKeeperWatch(Watch):
     def wait(self, timeout: float) -> bool:
         """See ``Watch.wait``."""
         deadline = time.monotonic() + timeout
-        while not self._closed:
+        while not self._over():
             wall = self._link.wall()
             left = max(0.0, deadline - time.monotonic())
             if wall >= self._next or self._changed.wait(min(left, (self._next - wall) / 1000)):
-                if self._closed:
-                    return False
-                self._changed.clear()
-                self._arm()
-                return True
+                return not self._over() and self._look_again()
             if left <= 0:
                 return False
         return False
+
+    def _over(self) -> bool:
+        return self._closed or self._link.closed
+
+    def _look_again(self) -> bool:
+        """What comes next is watched; True, since something may have changed until now."""
+        self._changed.clear()
+        try:
+            self._arm()
+        except BaseException:
+            self._changed.set()
+            raise
+        return True
 
     def close(self) -> None:
         """See ``Watch.close``. The server forgets what it was asked when it has told it, or with the connection."""
