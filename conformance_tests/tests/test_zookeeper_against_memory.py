@@ -23,12 +23,12 @@ class ZooKeeperSame(Same):
         return ClockedZooKeeperStore(shared_url(), f"{self.case}: {namespace} {{x}}", self.clock)
 
 
-ZooKeeperSame.TestCase.settings = settings(SETTINGS, max_examples=15)
+ZooKeeperSame.TestCase.settings = settings(SETTINGS, max_examples=10)
 TestSameAsMemory = ZooKeeperSame.TestCase
 
 
 @given(queue=QUEUES, claims=CLAIMS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_g12_g13_claims_take_the_same_runs_in_the_same_order(
     queue: list[tuple[str, int, int, int | None]], claims: list[tuple[list[Want] | None, int, bool]]
 ) -> None:

@@ -71,13 +71,16 @@ class ClockedLink(Link):
             return answer
         for part in answer:
             if written and isinstance(part, Stat):
-                _made[part.mzxid] = self.clock.wall_ms()
+                _made.setdefault(part.mzxid, self.clock.wall_ms())
         return [self._moved(part) for part in answer]
 
     def _moved(self, part: Any) -> Any:
         if isinstance(part, Node):
             return part._replace(stat=self._moved(part.stat))
-        return part._replace(mtime=_made.get(part.mzxid, part.mtime)) if isinstance(part, Stat) else part
+        if not isinstance(part, Stat):
+            return part
+        now = self.clock.wall_ms()  # also for what another thread has just written, and has not been told of yet
+        return part._replace(mtime=_made.setdefault(part.mzxid, now))
 
     def wall(self) -> int:
         return self.clock.wall_ms()

@@ -44,7 +44,7 @@ class Target:
 
 
 RATIO = Target("SQLite check-in against the raw upsert", "sqlite", "checkin-new", 0.5)
-#: What the raw drivers do is told in ``on_redis`` and ``on_mongodb``.
+#: What the raw drivers do is told in ``on_redis``, ``on_mongodb`` and ``on_zookeeper``.
 TARGETS = (
     RATIO,
     Target("Redis check-in against redis-py's SET NX", "redis", "checkin-new", 1.0),
@@ -53,6 +53,10 @@ TARGETS = (
     Target("MongoDB check-in against a bare upsert", "mongodb", "checkin-new", 0.95),
     Target("MongoDB check-in, 16 threads, against bare upserts", "mongodb", "checkin-new-16-threads", 2.0),
     Target("MongoDB claim + check-out by the hundred against one by one", "mongodb", BATCHING, 10.0, "mongodb"),
+    Target("ZooKeeper check-in against a bare create", "zookeeper", "checkin-new", 0.9),
+    Target("ZooKeeper lock + unlock against two bare writes", "zookeeper", "lock-unlock", 0.95),
+    Target("ZooKeeper lock + unlock against kazoo's Lock", "zookeeper", "lock-unlock", 1.25, "kazoo Lock"),
+    Target("ZooKeeper claim + check-out by the hundred against one by one", "zookeeper", BATCHING, 10.0, "zookeeper"),
 )
 
 

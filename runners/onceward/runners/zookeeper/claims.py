@@ -23,7 +23,7 @@ from onceward.runners.zookeeper import wire
 from onceward.runners.zookeeper.errors import contended
 from onceward.runners.zookeeper.link import Link, Stamp
 from onceward.runners.zookeeper.names import Layout, mark, parent
-from onceward.runners.zookeeper.rows import MOST_TOGETHER, MY_ZXID, Kept, public, run_bytes, run_of
+from onceward.runners.zookeeper.rows import MOST_TOGETHER, Kept, mine, public, run_bytes, run_of
 from onceward.runners.zookeeper.runs import Lists
 from onceward.runners.zookeeper.settle import Found, Settler, found_in
 from onceward.runners.zookeeper.survey import Due, JobSeen, Survey, Surveyor
@@ -193,7 +193,7 @@ class Claims:
                 request=claim.request,
                 lease_ms=span_ms(want.lease or claim.lease),
                 now=plan.now,
-                token=MY_ZXID,
+                token=mine(len(plan.picks)),
             )
             self._add(plan, candidate, asked, entry)
             taken, quota[job] = taken + 1, quota[job] - 1

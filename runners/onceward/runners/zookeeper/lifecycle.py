@@ -22,11 +22,11 @@ from onceward.runners.zookeeper import wire
 from onceward.runners.zookeeper.base import Base
 from onceward.runners.zookeeper.link import Stamp
 from onceward.runners.zookeeper.locks import LockForcing, lock_in
-from onceward.runners.zookeeper.names import held, original, parent
+from onceward.runners.zookeeper.names import buckets, held, original, parent
 from onceward.runners.zookeeper.rows import public, run_of
 from onceward.runners.zookeeper.runs import Forcing, Rearming
 from onceward.runners.zookeeper.settle import Found, found_in
-from onceward.runners.zookeeper.wire import Op, Refused
+from onceward.runners.zookeeper.wire import Node, Op, Refused
 
 #: So many records go in one transaction.
 _DELETED_TOGETHER = 100
@@ -71,9 +71,9 @@ class LifecyclePart(Base, Lifecycle):
         return [public(entry.run) for entry in found[: query.limit]]
 
     def locks(self) -> Sequence[LockState]:
-        buckets = self._link.look(lists=[self._layout.locks])
-        now = Now(buckets.stamp.wall, buckets.stamp.wall)
-        entries = (lock_in(record.found) for record in self._below([self._layout.locks]))
+        stamp, records = self._below([self._layout.locks])
+        now = Now(stamp.wall, stamp.wall)
+        entries = (lock_in(record.found) for record in records)
         states = [locking.state(entry, now) for entry in entries if entry is not None and entry.held]
         return sorted(states, key=lambda state: str(state.lease.resource))
 
@@ -90,8 +90,8 @@ class LifecyclePart(Base, Lifecycle):
     def purge(self, request: Purge) -> int:
         stamp, records = self._records(RunQuery(job=request.job))
         latest = stamp.wall - span_ms(request.older_than)
-        old = [record for record in self._below([self._layout.locks]) if _is_over(record, latest, stamp.wall)]
-        self._delete(old)
+        _, locks = self._below([self._layout.locks])
+        self._delete([record for record in locks if _is_over(record, latest, stamp.wall)])
         return self._delete(list(_doomed(records, request, latest)))
 
     def force_unlock(self, resource: RunId | LockId, *, token: int | None = None) -> Lease | None:
@@ -107,37 +107,33 @@ class LifecyclePart(Base, Lifecycle):
     # -- records ------------------------------------------------------------------------------------------------
 
     def _records(self, query: RunQuery) -> tuple[Stamp, list[_Record]]:
-        """The records among which those are that match."""
-        above = [] if query.job is not None else [self._layout.jobs]
-        seen = self._link.look(lists=above)
-        jobs = [query.job] if query.job is not None else [original(name) for name in (seen.lists[0] or ())]
+        """The records among which those are that match, as they are after the stamp."""
         if query.job is not None and query.key is not None and query.stamp is not None:
-            return seen.stamp, list(self._read([self._layout.run(RunId(query.job, query.key, query.stamp))]))
+            seen = self._link.look([self._layout.run(RunId(query.job, query.key, query.stamp))])
+            return seen.stamp, list(_found([self._layout.run(RunId(query.job, query.key, query.stamp))], seen.nodes))
+        jobs = [query.job] if query.job is not None else None
+        if jobs is None:
+            jobs = [original(name) for name in self._link.look(lists=[self._layout.jobs]).lists[0] or ()]
         if query.lapsed or query.statuses <= {Status.RUNNING}:
-            names = self._link.read(lists=[self._layout.live(job) for job in jobs]).lists if jobs else []
-            paths = [
-                self._layout.run_named(job, held(name).run)
-                for job, below in zip(jobs, names, strict=True)
-                for name in below or ()
-            ]
-            return seen.stamp, list(self._read(paths))
-        return seen.stamp, list(self._below([f"{self._layout.job(job)}/runs" for job in jobs]))
+            return self._held(jobs)
+        return self._below([self._layout.runs(job) for job in jobs])
 
-    def _below(self, places: Sequence[str]) -> Iterator[_Record]:
-        """All records below these nodes, which have buckets below them."""
-        buckets = self._link.read(lists=places).lists if places else []
-        lists = [f"{place}/{name}" for place, names in zip(places, buckets, strict=True) for name in names or ()]
-        for path in lists:
-            self._settler.generations.pop(path, None)
-        names = self._link.read(lists=lists).lists if lists else []
-        paths = [f"{path}/{name}" for path, below in zip(lists, names, strict=True) for name in below or ()]
-        yield from self._read(paths)
+    def _held(self, jobs: Sequence[str]) -> tuple[Stamp, list[_Record]]:
+        """The runs that are held, or were until they lapsed."""
+        seen = self._link.look(lists=[self._layout.live(job) for job in jobs])
+        lists = zip(jobs, seen.lists, strict=True)
+        paths = [self._layout.run_named(job, held(name).run) for job, names in lists for name in names or ()]
+        return seen.stamp, self._read(paths)
 
-    def _read(self, paths: Sequence[str]) -> Iterator[_Record]:
-        for path, node in zip(paths, self._link.read(paths).nodes if paths else (), strict=True):
-            found = found_in(node)
-            if found is not None:
-                yield _Record(path, found)
+    def _below(self, places: Sequence[str]) -> tuple[Stamp, list[_Record]]:
+        """All records in the buckets of these nodes."""
+        lists = [bucket for place in places for bucket in buckets(place)]
+        seen = self._link.look(lists=lists)
+        pairs = zip(lists, seen.lists, strict=True)
+        return seen.stamp, self._read([f"{bucket}/{name}" for bucket, names in pairs for name in names or ()])
+
+    def _read(self, paths: Sequence[str]) -> list[_Record]:
+        return list(_found(paths, self._link.read(paths).nodes if paths else ()))
 
     def _delete(self, records: Sequence[_Record]) -> int:
         """Records that are still as they were seen are gone, and the generation above them is another; how many."""
@@ -160,6 +156,13 @@ class LifecyclePart(Base, Lifecycle):
                 raise outcome
             deleted += not isinstance(outcome, Refused)
         return deleted
+
+
+def _found(paths: Sequence[str], nodes: Sequence[Node | None]) -> Iterator[_Record]:
+    for path, node in zip(paths, nodes, strict=True):
+        found = found_in(node)
+        if found is not None:
+            yield _Record(path, found)
 
 
 def _deletions(records: Sequence[_Record]) -> list[Op]:

@@ -9,8 +9,7 @@ from onceward.contracts.records import Lease, LockId
 from onceward.contracts.requests import LockAnswer, LockRequest, Renewal, Renewed
 from onceward.contracts.transitions import LockEntry, Now
 from onceward.runners.zookeeper.names import Layout, buckets
-from onceward.runners.zookeeper.rows import MY_ZXID, UNKNOWN, lock_bytes, lock_of
-from onceward.runners.zookeeper.runs import my_zxid
+from onceward.runners.zookeeper.rows import UNKNOWN, lock_bytes, lock_of, mine
 from onceward.runners.zookeeper.settle import Change, Found, Move, Turn
 
 
@@ -40,13 +39,13 @@ class Taking(LockChange):
         entry = lock_in(known)
         if entry is not None and (entry.held or entry.lease.request == self._request.request):
             return None
-        return self._decided(entry, UNKNOWN)
+        return self._decided(entry, UNKNOWN, place)
 
     def decide(self, found: Found | None, turn: Turn) -> Move:
-        return self._decided(lock_in(found), turn.now)
+        return self._decided(lock_in(found), turn.now, turn.place)
 
-    def _decided(self, found: LockEntry | None, now: Now) -> Move:
-        answer, entry = locking.lock(found, self._request, now, token=my_zxid)
+    def _decided(self, found: LockEntry | None, now: Now, place: int) -> Move:
+        answer, entry = locking.lock(found, self._request, now, token=lambda: mine(place))
         if entry is None or entry is found:
             return Move(lambda _: answer)
 
@@ -109,7 +108,7 @@ class LockForcing(LockChange):
 
     def decide(self, found: Found | None, turn: Turn) -> Move:
         before = lock_in(found)
-        had, entry = locking.force(before, turn.now, token=self._token, next_token=lambda: MY_ZXID)
+        had, entry = locking.force(before, turn.now, token=self._token, next_token=lambda: mine(turn.place))
         if entry is None or entry is before:
             return Move(lambda _: had)
         return Move(lambda _: had, lock_bytes(entry))

@@ -86,7 +86,11 @@ class Layout:
 
     def run_named(self, job: str, name: str) -> str:
         """The record of the job's run with this digest."""
-        return f"{self.job(job)}/runs/{in_bucket(name)}"
+        return f"{self.runs(job)}/{in_bucket(name)}"
+
+    def runs(self, job: str) -> str:
+        """What the job's records are below, in buckets."""
+        return f"{self.job(job)}/runs"
 
     def live(self, job: str) -> str:
         """What lists the job's runs that are held."""

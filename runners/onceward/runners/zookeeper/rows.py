@@ -3,7 +3,7 @@
 Some writes need no look before them: a new run, a free lock, a check-out. Such a write cannot know the server's time,
 nor its own zxid. It says "now" and "my zxid" instead, and whoever reads the node finds both in the node's stat:
 ``mtime`` and ``mzxid`` are those of the very write that stored what is read. So the pure transitions are used as they
-stand, with ``UNKNOWN`` as their now and ``MY_ZXID`` as their token, wherever they need not compare times.
+stand, with ``UNKNOWN`` as their now and ``mine()`` as their token, wherever they need not compare times.
 """
 
 from __future__ import annotations
@@ -30,21 +30,19 @@ _MAX_NODE_BYTES = 960_000
 #: A time before all times: what is after it by so much, is after the write by so much.
 _WRITTEN = -60_000_000_000_000
 UNKNOWN = Now(_WRITTEN, _WRITTEN)
-MY_ZXID = -1
-#: So many runs may be made by one transaction; their order is kept in the low bits of their sequence.
+#: So many records may be changed by one transaction.
 MOST_TOGETHER = 128
-_PLACE_BITS, _COUNTER_BITS = 7, 32
+_PLACE_BITS = 7
 
 
-def sequence(zxid: int, place: int) -> int:
-    """The order of submission: by transaction, then by place in it. Has 53 bits up to the 16,384th leader election."""
-    epoch, counter = zxid >> _COUNTER_BITS, zxid & (1 << _COUNTER_BITS) - 1
-    return ((epoch << _COUNTER_BITS | counter) << _PLACE_BITS) | place
+def number(zxid: int, place: int) -> int:
+    """A token or sequence: by transaction, then by place in it. Has 53 bits up to the 16,384th leader election."""
+    return zxid << _PLACE_BITS | place
 
 
-def my_sequence(place: int) -> int:
-    """The sequence of a run that is made by the transaction that stores it."""
-    return -1 - place
+def mine(place: int) -> int:
+    """The number that the transaction which stores it will give, to what has this place in it."""
+    return -1 - place % MOST_TOGETHER
 
 
 class _Attempt(msgspec.Struct, omit_defaults=True):
@@ -159,20 +157,19 @@ class _Reading:
     def time(self, kept: int | None) -> datetime | None:
         return None if kept is None else from_ms(self.ms(kept))
 
-    def token(self, kept: int) -> int:
-        return kept if kept >= 0 else self._stamp.zxid
+    def number(self, kept: int) -> int:
+        return kept if kept >= 0 else number(self._stamp.zxid, -1 - kept)
 
     def request(self, kept: str) -> str:
-        return f"forced:{self._stamp.zxid}" if kept == f"forced:{MY_ZXID}" else kept
-
-    def sequence(self, kept: int) -> int:
-        return kept if kept >= 0 else sequence(self._stamp.zxid, -1 - kept)
+        """Of a holder, or of who forced it out: that names the token."""
+        forced, colon, token = kept.partition(":-")
+        return f"{forced}:{self.number(-int(token))}" if colon and forced == "forced" and token.isdecimal() else kept
 
     def lease(self, resource: RunId | LockId, kept: _Lease) -> Lease:
         return Lease(
             resource=resource,
             holder=kept.holder,
-            token=self.token(kept.token),
+            token=self.number(kept.token),
             request=self.request(kept.request),
             duration=None if kept.ms is None else span(kept.ms),
             expires=self.time(kept.expires),
@@ -182,7 +179,7 @@ class _Reading:
         return Attempt(
             number=kept.number,
             holder=kept.holder,
-            token=self.token(kept.token),
+            token=self.number(kept.token),
             request=kept.request,
             started=from_ms(self.ms(kept.started)),
             takeover=kept.takeover,
@@ -202,7 +199,7 @@ def run_of(data: bytes, stamp: Stamp) -> Kept:
         status=row.status,
         run_at=from_ms(reading.ms(row.run_at)),
         created=from_ms(reading.ms(row.created)),
-        sequence=reading.sequence(row.sequence),
+        sequence=reading.number(row.sequence),
         payload=row.payload,
         result=row.result,
         error=row.error,
@@ -214,7 +211,7 @@ def run_of(data: bytes, stamp: Stamp) -> Kept:
         failures=row.failures,
         crashes=row.crashes,
         max_crashes=row.max_crashes,
-        token=reading.token(row.token),
+        token=reading.number(row.token),
         lease=None if row.lease is None else reading.lease(identity, row.lease),
         origin=row.origin,
         cancel_requested=row.cancel_requested,

@@ -32,22 +32,16 @@ from onceward.runners.zookeeper.link import Link
 from onceward.runners.zookeeper.names import NEVER, Layout, buckets, digest, live_name
 from onceward.runners.zookeeper.pages import Pages
 from onceward.runners.zookeeper.rows import (
-    MY_ZXID,
     UNKNOWN,
     Kept,
-    my_sequence,
+    mine,
+    number,
     public,
     run_bytes,
     run_of,
-    sequence,
 )
 from onceward.runners.zookeeper.settle import Change, Found, Move, Turn, found_in
 from onceward.runners.zookeeper.wire import Node, Op
-
-
-def my_zxid() -> int:
-    """The token of a transition: the zxid of the write that makes it."""
-    return MY_ZXID
 
 
 def kept_in(found: Found | None) -> Kept | None:
@@ -112,7 +106,7 @@ class RunChange(Change):
 
     def homes(self) -> Sequence[str]:
         layout, job = self.lists.layout, self.run.job
-        runs = f"{layout.job(job)}/runs"
+        runs = layout.runs(job)
         return layout.job(job), layout.live(job), layout.queue(job), runs, *buckets(runs)
 
     def refused(self) -> None:
@@ -140,7 +134,7 @@ class Submission(RunChange):
         if known is not None:
             made = known.entry.run.origin == self._spec.request
             return Move(lambda _: made)
-        entry = transitions.submit(self._spec, turn.now, sequence=sequence(turn.zxid, turn.place))
+        entry = transitions.submit(self._spec, turn.now, sequence=number(turn.zxid, turn.place))
         return self.move(None, entry, lambda _: True)
 
 
@@ -158,8 +152,9 @@ class Entrance(RunChange):
         kept = kept_in(found)
         if found is None or kept is None:
             return self._new(turn.place)
+        token = mine(turn.place)
         outcome, entry = transitions.checkin(
-            kept.entry, self._request, turn.now, token=my_zxid, sequence=lambda: my_sequence(turn.place)
+            kept.entry, self._request, turn.now, token=lambda: token, sequence=lambda: token
         )
 
         def answer(now: Found | None) -> Admission:
@@ -170,17 +165,15 @@ class Entrance(RunChange):
 
     def _new(self, place: int) -> Move:
         """A run that is not there is made, and held from its first moment."""
-        _, entry = transitions.checkin(None, self._request, UNKNOWN, token=my_zxid, sequence=lambda: my_sequence(place))
+        new = mine(place)
+        _, entry = transitions.checkin(None, self._request, UNKNOWN, token=lambda: new, sequence=lambda: new)
         return self.move(None, entry, lambda made: self._made(made, place))
 
     def _made(self, made: Found | None, place: int) -> Admission:
         """The same transition once more, now that it is known when it was made."""
         assert made is not None  # it was just written
-        zxid, wall = made.stamp
-        now = Now(wall, wall)
-        outcome, entry = transitions.checkin(
-            None, self._request, now, token=lambda: zxid, sequence=lambda: sequence(zxid, place)
-        )
+        now, new = Now(made.stamp.wall, made.stamp.wall), number(made.stamp.zxid, place)
+        outcome, entry = transitions.checkin(None, self._request, now, token=lambda: new, sequence=lambda: new)
         return _admission(outcome, entry, now)
 
 
@@ -283,4 +276,4 @@ class Forcing(RunChange):
         if self._token not in (None, kept.entry.run.token):
             return Move(lambda _: None)
         had: Lease = kept.entry.run.lease
-        return self.move(kept, transitions.force_lapse(kept.entry, turn.now, token=MY_ZXID), lambda _: had)
+        return self.move(kept, transitions.force_lapse(kept.entry, turn.now, token=mine(turn.place)), lambda _: had)

@@ -250,9 +250,9 @@ class Settler:
         if task.found is None:
             return [wire.create(path, task.move.store, self._link.acl), *task.move.beside]
         ops = [wire.change(path, task.move.store, task.found.version), *task.move.beside]
-        if not task.move.certain:
-            ops.append(wire.check(parent(path), self.generations[parent(path)]))
-        return ops
+        if task.move.certain:
+            return ops
+        return [wire.check(parent(path), self.generations[parent(path)]), *ops]  # first, as it was found
 
     def _written(self, task: _Task, outcome: Stamp | Refused | StoreError) -> None:
         assert task.move is not None  # it was written
