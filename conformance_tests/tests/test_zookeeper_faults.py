@@ -7,14 +7,12 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar
 
 import pytest
-from kazoo.client import KazooClient  # type: ignore[import-untyped]
-from zookeeper_support import fresh, own_server, shared_url
+from zookeeper_support import expired, fresh, own_server, shared_url
 
 from onceward.conformance.faults.framing import ZOOKEEPER
 from onceward.conformance.faults.plan import AtIndex, Fate, Way
@@ -147,19 +145,6 @@ def address(url: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def expire(store: ZooKeeperStore) -> None:
-    """The server has ended the session of the store: somebody with its id and password says good-bye."""
-    client = store._link._own_client()
-    before = client.client_id
-    thief = KazooClient(store._link.where, client_id=before)
-    thief.start()
-    thief.stop()
-    deadline = time.monotonic() + 10
-    while client.client_id in (None, before) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert client.client_id not in (None, before), "the session has ended"
-
-
 def test_a_lost_session_takes_no_lease_with_it_and_wakes_watches() -> None:
     store = fresh()
     lease = store.checkin(checkin()).run.lease
@@ -169,7 +154,7 @@ def test_a_lost_session_takes_no_lease_with_it_and_wakes_watches() -> None:
     with store.watch(Interest(jobs=frozenset({"j"}))) as watch:
         while watch.wait(0):
             pass
-        expire(store)
+        expired(store._link._own_client())
         assert watch.wait(5), "it may have missed something meanwhile"
         while watch.wait(0.1):
             pass

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import pytest
+from kazoo.client import KazooClient  # type: ignore[import-untyped]
 
 from onceward.conformance.servers.process import ServerMissing
 from onceward.conformance.servers.zookeeper import ZooKeeperServer, zookeeper_url
@@ -42,6 +44,19 @@ def fresh(url: str | None = None, namespace: str | None = None) -> ZooKeeperStor
     store = ZooKeeperStore(url or shared_url(), namespace or new_request())
     store.open()
     return store
+
+
+def expired(client: KazooClient) -> None:
+    """The server has ended the client's session: somebody with its id and password said good-bye for it."""
+    before = client.client_id
+    thief = KazooClient(hosts=",".join(f"{host}:{port}" for host, port in client.hosts), client_id=before)
+    thief.start()
+    thief.stop()
+    thief.close()
+    deadline = time.monotonic() + 10
+    while client.client_id in (None, before) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert client.client_id not in (None, before), "the session has ended"
 
 
 class OneClock(ManualClock):
