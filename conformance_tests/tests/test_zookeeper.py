@@ -228,7 +228,7 @@ def test_sequences_of_one_batch_and_of_concurrent_checkins_are_unique(store: Zoo
 def pages(store: ZooKeeperStore) -> dict[str, int]:
     """The pages of the job's only priority, and how many runs wait on each."""
     queue = store._layout.queue("j")
-    (priority,) = store._link.read(lists=[queue]).lists[0] or ()
+    priority = (store._link.read(lists=[queue]).lists[0] or [])[0]
     names = sorted(store._link.read(lists=[f"{queue}/{priority}"]).lists[0] or ())
     below = store._link.read(lists=[f"{queue}/{priority}/{name}" for name in names]).lists
     return {name: len(each or ()) for name, each in zip(names, below, strict=True)}

@@ -49,7 +49,7 @@ def fresh(url: str | None = None, namespace: str | None = None) -> ZooKeeperStor
 def expired(client: KazooClient) -> None:
     """The server has ended the client's session: somebody with its id and password said good-bye for it."""
     before = client.client_id
-    thief = KazooClient(hosts=",".join(f"{host}:{port}" for host, port in client.hosts), client_id=before)
+    thief = KazooClient(hosts=",".join(f"{host}:{port}" for host, port in client.hosts or ()), client_id=before)
     thief.start()
     thief.stop()
     thief.close()
@@ -78,10 +78,10 @@ class ClockedLink(Link):
     def exchange(self, requests: Sequence[Any], *, reads: bool) -> list[Any]:
         answers = super().exchange(requests, reads=reads)
         return [
-            self._told(answer, isinstance(request, Multi)) for request, answer in zip(requests, answers, strict=True)
+            self._clocked(answer, isinstance(request, Multi)) for request, answer in zip(requests, answers, strict=True)
         ]
 
-    def _told(self, answer: Any, written: bool) -> Any:
+    def _clocked(self, answer: Any, written: bool) -> Any:
         if not isinstance(answer, list):
             return answer
         for part in answer:

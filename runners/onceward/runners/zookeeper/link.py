@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from kazoo.client import KazooClient  # type: ignore[import-untyped]
-from kazoo.exceptions import AuthFailedError, KazooException, NoNodeError, ZookeeperError  # type: ignore[import-untyped]
+from kazoo.exceptions import KazooException, NoNodeError, ZookeeperError  # type: ignore[import-untyped]
 from kazoo.handlers.threading import KazooTimeoutError  # type: ignore[import-untyped]
 from kazoo.protocol.states import KazooState  # type: ignore[import-untyped]
 from kazoo.security import make_digest_acl_credential  # type: ignore[import-untyped]
@@ -22,6 +22,7 @@ from onceward.runners.zookeeper.options import Options
 from onceward.runners.zookeeper.wire import CONFLICTS, NODE_EXISTS, Multi, MultiRead, Node, Op, Refused, Stat
 
 _ALL_PERMISSIONS = 31
+_AUTH_FAILED = -115
 #: A lost connection is tried again after so many seconds, and then less and less often.
 _RECONNECT = {"max_tries": -1, "delay": 0.02, "backoff": 2, "max_delay": 1.0}
 #: So many nodes are read in one message.
@@ -68,14 +69,16 @@ class Link:
         self._connected = threading.Event()
         self._latest = (0, 0.0)
         """The server's time as it was heard last, and when."""
-        if options.username:
-            scheme, whom = ("sasl", options.username) if options.sasl else ("digest", self._credential())
-            self.acl = wire.acl_bytes([(_ALL_PERMISSIONS, scheme, whom)])
-        else:
-            self.acl = wire.acl_bytes([(_ALL_PERMISSIONS, *(("auth", "") if options.sasl else ("world", "anyone")))])
+        self.acl = wire.acl_bytes([(_ALL_PERMISSIONS, *self._owner())])
 
-    def _credential(self) -> str:
-        return str(make_digest_acl_credential(self.options.username, self.options.password))
+    def _owner(self) -> tuple[str, str]:
+        """Whom what we make belongs to, as ZooKeeper says it: scheme and id."""
+        options = self.options
+        if options.sasl:
+            return ("sasl", options.username) if options.username else ("auth", "")  # whoever we are to the server
+        if not options.username:
+            return "world", "anyone"
+        return "digest", str(make_digest_acl_credential(options.username, options.password))
 
     # -- the connection -----------------------------------------------------------------------------------------
 
@@ -151,7 +154,7 @@ class Link:
         if client.connected or self._connected.wait(self.options.connect_timeout_ms / 1000):
             return
         if client.client_state == "AUTH_FAILED":
-            raise refusal(AuthFailedError.code, self.where)
+            raise refusal(_AUTH_FAILED, self.where)
         raise unreachable(self.where, f"no connection within {self.options.connect_timeout_ms} ms")
 
     # -- messages -----------------------------------------------------------------------------------------------
@@ -176,7 +179,7 @@ class Link:
         try:
             return self._result(result, deadline, reads=reads)
         except ZookeeperError as error:
-            return refusal(error.code, self.where)
+            return refusal(int(getattr(error, "code", 0)), self.where)
         except StoreError as error:
             return error
 
