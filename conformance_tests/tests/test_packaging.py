@@ -162,7 +162,7 @@ def test_a_driver_that_is_missing_is_named_with_its_extra(kind: str) -> None:
 def test_every_extra_of_a_runner_exists_and_all_has_them_all() -> None:
     extras = PROJECT["optional-dependencies"]
     needed = {point.load().extra for point in entry_points(group="onceward.runners")} - {"", None}
-    assert needed == {"redis", "mongodb"}
+    assert needed == {"redis", "mongodb", "zookeeper"}
     assert extras["all"] == [f"onceward[{','.join(name for name in extras if name in needed)}]"]
 
 

@@ -36,6 +36,7 @@ class Machine:
         bash = shutil.which("bash")
         assert bash is not None
         script = SCRIPT.read_text(encoding="utf-8").replace(':/usr/sbin:/sbin"', '"')
+        script = script.replace("/usr/share/java", str(self.folder))
         return subprocess.run(
             [bash, "-c", script], env=environment, capture_output=True, text=True, timeout=30, check=False
         )
@@ -54,7 +55,8 @@ def machine(tmp_path: Path) -> Machine:
 
 
 def test_what_is_there_is_not_installed_again(machine: Machine) -> None:
-    machine.has("redis-server")
+    for name in ("redis-server", "java", "zookeeper.jar"):
+        machine.has(name)
     machine.has("ldconfig", says="libcurl.so.4 (libc6,x86-64) => /lib/libcurl.so.4")
     machine.has("apt-get")
     done = machine.run()
@@ -69,7 +71,7 @@ def test_packages_are_installed_where_that_is_possible(machine: Machine) -> None
     assert done.returncode == 0
     assert "apt-get -qq update" in machine.calls
     install = machine.calls[machine.calls.index("apt-get -qq install") :].splitlines()[0]
-    assert install.endswith("--no-install-recommends redis-server libcurl4")
+    assert install.endswith("--no-install-recommends redis-server libcurl4 zookeeper default-jre-headless")
     assert install.count("--yes") == 1
 
 
@@ -80,7 +82,7 @@ def test_where_nothing_may_be_installed_it_says_what_to_do_and_goes_on(machine: 
         machine.has("sudo", ends=1)
     done = machine.run()
     assert done.returncode == 0
-    assert "apt-get install redis-server libcurl4" in done.stderr
+    assert "apt-get install redis-server libcurl4 zookeeper default-jre-headless" in done.stderr
     assert "ONCEWARD_TEST_REDIS_URL" in done.stderr
     assert "\napt-get" not in f"\n{machine.calls}"
 
@@ -88,13 +90,20 @@ def test_where_nothing_may_be_installed_it_says_what_to_do_and_goes_on(machine: 
 def test_other_systems_are_told_what_is_missing(machine: Machine) -> None:
     done = machine.run()
     assert done.returncode == 0
-    assert "redis-server libcurl4 not installed" in done.stderr
+    assert "redis-server libcurl4 zookeeper default-jre-headless not installed" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("ci", "outcome"), [("", "skipped"), ("false", "skipped"), ("true", "failed"), ("1", "failed")]
 )
-@pytest.mark.parametrize(("support", "call"), [("redis_support", "shared_url()"), ("mongodb_support", "shared_url()")])
+@pytest.mark.parametrize(
+    ("support", "call"),
+    [
+        ("redis_support", "shared_url()"),
+        ("mongodb_support", "shared_url()"),
+        ("zookeeper_support", "shared_url()"),
+    ],
+)
 def test_a_missing_server_is_skipped_on_a_laptop_and_fails_in_ci(
     tmp_path: Path, support: str, call: str, ci: str, outcome: str
 ) -> None:
