@@ -22,7 +22,7 @@ from onceward.runners.zookeeper.names import FIRST_PAGE, Layout, priority_name, 
 from onceward.runners.zookeeper.wire import Op
 
 #: So many runs are on a page, or a batch more, which is counted when it is written.
-_FULL = 512
+_FULL = 256
 
 
 class Pages:

@@ -125,14 +125,26 @@ class _Looking:
         if queue not in self._lists or live not in self._lists:
             return [queue, live]
         missing = []
-        for name in self._lists[queue] or ():
-            priority = f"{queue}/{name}"
+        for priority in self._priorities(job):
             if priority not in self._lists:
                 missing.append(priority)
                 continue
             needed = self._needed(priority)
             missing += [page for page in needed if page not in self._lists][:_PAGES_AHEAD]
         return missing
+
+    def _priorities(self, job: str) -> list[str]:
+        """The priorities that must be read, highest first, as far as is known by now."""
+        queue, due = self._layout.queue(job), 0
+        needed = []
+        for name in sorted(self._lists[queue] or ()):
+            if due >= self._need:
+                break  # nobody comes to what is behind so many
+            needed.append(f"{queue}/{name}")
+            pages = self._needed(needed[-1]) if needed[-1] in self._lists else ()
+            names = (each for page in pages for each in self._lists.get(page) or ())
+            due += sum(waiting(each).run_at <= self._now for each in names)
+        return needed
 
     def _needed(self, priority: str) -> list[str]:
         """The pages that must be read, as far as is known by now."""
@@ -149,8 +161,7 @@ class _Looking:
 
     def _shape(self, job: str) -> list[str]:
         """The lists that a look at this job needed, without those that were empty."""
-        queue = self._layout.queue(job)
-        priorities = [f"{queue}/{name}" for name in self._lists[queue] or ()]
+        priorities = self._priorities(job)
         pages = [page for path in priorities for page in self._needed(path)]
         return priorities + [page for page in pages if self._lists.get(page) or page.endswith(FIRST_PAGE)]
 
@@ -158,8 +169,9 @@ class _Looking:
         queue, live = self._layout.queue(job), self._layout.live(job)
         first: list[Due] = []
         empty: list[str] = []
-        for name in sorted(self._lists[queue] or ()):
-            for page in self._needed(f"{queue}/{name}"):
+        for priority in self._priorities(job):
+            name = priority.rpartition("/")[2]
+            for page in self._needed(priority):
                 below = self._lists.get(page)
                 first += [Due(name, waiting(each), f"{page}/{each}") for each in below or ()]
                 if below == [] and not page.endswith(FIRST_PAGE):
