@@ -51,4 +51,6 @@ def test_a_durable_server_as_it_is() -> None:
         certificate = run_suite(
             ZooKeeperHarness(process=server), profiles=profiles, budget=timedelta(seconds=2), seed=2
         )
-        assert certificate.profiles == dict.fromkeys(profiles, True), certificate
+        assert certificate.profiles == dict.fromkeys(profiles, True), [
+            each for each in certificate.results if each.verdict != "holds"
+        ]
