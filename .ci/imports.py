@@ -21,7 +21,7 @@ def modules(package: str) -> list[str]:
 
 
 #: The packages that the extras of the runners bring.
-DRIVERS = {"redis", "hiredis", "pymongo", "bson"}
+DRIVERS = {"redis", "hiredis", "pymongo", "bson", "grpc", "kazoo"}
 
 
 def lacks_driver(module: str, error: Exception) -> bool:

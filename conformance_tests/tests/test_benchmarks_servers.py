@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 import redis
+from etcd_support import opened as opened_etcd
+from etcd_support import own_server as etcd_server
 from redis_support import available, own_server
 
 from onceward.benchmarks.bench import Bench, Plan
@@ -18,12 +20,14 @@ from onceward.benchmarks.on_redis import sweep
 from onceward.benchmarks.peers import PEERS
 from onceward.benchmarks.records import BATCHING, Broken, Comparison, Result, Row
 from onceward.benchmarks.rounds import Pace
+from onceward.conformance.servers.etcd import etcd_url
 from onceward.conformance.servers.mongodb import mongodb_url
 from onceward.conformance.servers.redis import redis_url
 from onceward.contracts import StoreMisconfigured
+from onceward.runners.etcd import wire
 from onceward.runners.mongodb.options import options_of
 
-URLS: dict[str, Callable[[], str]] = {"redis": redis_url, "mongodb": mongodb_url}
+URLS: dict[str, Callable[[], str]] = {"redis": redis_url, "mongodb": mongodb_url, "etcd": etcd_url}
 
 
 @contextmanager
@@ -46,8 +50,9 @@ def test_the_raw_driver_does_the_work_that_it_is_compared_for(kind: str) -> None
         raw.close()
 
 
-def test_a_key_is_created_once_on_redis() -> None:
-    with contestant("redis") as found:
+@pytest.mark.parametrize("kind", ["redis", "etcd"])
+def test_a_key_is_created_once(kind: str) -> None:
+    with contestant(kind) as found:
         assert found.raw is not None
         raw = found.raw()
         raw.create("new")
@@ -93,6 +98,15 @@ def test_a_run_on_mongodb_has_a_database_of_its_own_and_leaves_nothing() -> None
     assert compared(rows) == {("mongodb, batches of 100", "mongodb, one by one")}
 
 
+def test_a_run_on_etcd_compares_with_peers_and_leaves_nothing_but_leases_of_theirs() -> None:
+    with etcd_server() as server, opened_etcd(server.url) as store:
+        with contestants([server.url]) as (found,):
+            rows = measured(found)
+        assert store._link.read(wire.read(b"onceward", b"onceware", count_only=True)).total == 0
+    assert ("etcd, batches of 100", "etcd, one by one") in compared(rows)
+    assert ("etcd", "etcd3gw Lock") in compared(rows)
+
+
 def test_what_is_swept_is_what_was_asked_for() -> None:
     with redis.Redis.from_url(available(redis_url)) as client:
         client.mset({"swept:1": "", "swept:2": "", "kept": ""})
@@ -109,12 +123,12 @@ def test_a_server_that_is_missing_is_told_with_the_way_to_get_it(word: str, monk
         pytest.fail("was not refused")
 
 
-@pytest.mark.parametrize("scheme", ["redis", "mongodb"])
+@pytest.mark.parametrize("scheme", ["redis", "mongodb", "etcd"])
 def test_a_server_that_does_not_answer_is_told_before_anything_is_measured(scheme: str) -> None:
     query = "?serverSelectionTimeoutMS=100" if scheme == "mongodb" else ""
     with (
         pytest.raises(StoreMisconfigured, match="cannot be measured"),
-        contestants([f"{scheme}://127.0.0.1:1/0{query}"]),
+        contestants([f"{scheme}://127.0.0.1:1{'' if scheme == 'etcd' else '/0'}{query}"]),
     ):
         pytest.fail("was not refused")
 

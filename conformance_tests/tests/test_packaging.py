@@ -145,10 +145,10 @@ def test_no_driver_is_imported_before_its_runner_is_made() -> None:
     assert run(code) == "False"
 
 
-DRIVERS = ("redis", "hiredis", "pymongo", "bson")
+DRIVERS = ("redis", "hiredis", "pymongo", "bson", "grpc")
 
 
-@pytest.mark.parametrize("kind", ["redis", "mongodb"])
+@pytest.mark.parametrize("kind", ["redis", "mongodb", "etcd"])
 def test_a_driver_that_is_missing_is_named_with_its_extra(kind: str) -> None:
     code = (
         "from onceward.contracts import StoreMisconfigured\n"
@@ -162,7 +162,7 @@ def test_a_driver_that_is_missing_is_named_with_its_extra(kind: str) -> None:
 def test_every_extra_of_a_runner_exists_and_all_has_them_all() -> None:
     extras = PROJECT["optional-dependencies"]
     needed = {point.load().extra for point in entry_points(group="onceward.runners")} - {"", None}
-    assert needed == {"redis", "mongodb"}
+    assert needed == {"redis", "mongodb", "etcd", "zookeeper"}
     assert extras["all"] == [f"onceward[{','.join(name for name in extras if name in needed)}]"]
 
 

@@ -41,6 +41,7 @@ class Machine:
         bash = shutil.which("bash")
         assert bash is not None
         script = SCRIPT.read_text(encoding="utf-8").replace(':/usr/sbin:/sbin"', '"')
+        script = script.replace("/usr/share/java", str(self.folder))
         return subprocess.run(
             [bash, "-c", script], env=environment, capture_output=True, text=True, timeout=30, check=False
         )
@@ -59,7 +60,7 @@ def machine(tmp_path: Path) -> Machine:
 
 
 def test_what_is_there_is_not_installed_again(machine: Machine) -> None:
-    for name in ("redis-server", "etcd", "java", "dpkg-query", "cc"):
+    for name in ("redis-server", "etcd", "java", "zookeeper.jar", "cc"):
         machine.has(name)
     machine.has("ldconfig", says="libcurl.so.4 (libc6,x86-64) => /lib/libcurl.so.4")
     machine.has("apt-get")
@@ -105,9 +106,11 @@ def test_other_systems_are_told_what_is_missing(machine: Machine) -> None:
     [
         ("redis_support", "shared_url()"),
         ("mongodb_support", "shared_url()"),
+        ("etcd_support", "shared_url()"),
         ("test_failover", "started(test_failover.EtcdCluster)"),
         ("test_failover", "started(test_failover.ZooKeeperCluster)"),
         ("test_server_clock", "available(test_server_clock.WallClock)"),
+        ("zookeeper_support", "shared_url()"),
     ],
 )
 def test_a_missing_server_is_skipped_on_a_laptop_and_fails_in_ci(

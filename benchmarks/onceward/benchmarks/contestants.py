@@ -93,26 +93,40 @@ def sqlite(url: str, folder: Path) -> Contestant:
     return Contestant(name=f"sqlite {synchronous}", kind="sqlite", fresh=fresh, folder=folder, raw=raw)
 
 
-def redis(url: str, folder: Path) -> Contestant:
-    """Fresh namespaces on one server, against redis-py; the namespaces are gone afterwards."""
-    from onceward.benchmarks import on_redis
-
-    note, used = on_redis.described(url), list[str]()
+def _on_server(
+    kind: str,
+    url: str,
+    folder: Path,
+    *,
+    raw: Callable[[str], Raw],
+    forget: Callable[[str, Sequence[str]], object],
+    note: str,
+) -> Contestant:
+    """Fresh namespaces on one server, which ``forget`` removes from it."""
+    used = list[str]()
 
     def fresh() -> Place:
         used.append(_namespace())
         return Place(url=url, namespace=used[-1])
 
     return Contestant(
-        name="redis durable" if note.endswith("on") else "redis",
-        kind="redis",
+        name=kind,
+        kind=kind,
         fresh=fresh,
         folder=folder,
-        raw=lambda: on_redis.RawRedis(url),
+        raw=lambda: raw(url),
         server=url,
         note=note,
-        close=lambda: on_redis.forget(url, used),
+        close=lambda: forget(url, used),
     )
+
+
+def redis(url: str, folder: Path) -> Contestant:
+    """Fresh namespaces on one server, against redis-py; the namespaces are gone afterwards."""
+    from onceward.benchmarks import on_redis
+
+    made = _on_server("redis", url, folder, raw=on_redis.RawRedis, forget=on_redis.forget, note=on_redis.described(url))
+    return replace(made, name="redis durable") if made.note.endswith("on") else made
 
 
 def mongodb(url: str, folder: Path) -> Contestant:
@@ -132,13 +146,41 @@ def mongodb(url: str, folder: Path) -> Contestant:
     )
 
 
+def etcd(url: str, folder: Path) -> Contestant:
+    """Fresh namespaces on one server, against grpcio; the namespaces are gone afterwards."""
+    from onceward.benchmarks import on_etcd
+
+    return _on_server("etcd", url, folder, raw=on_etcd.RawEtcd, forget=on_etcd.forget, note=on_etcd.described(url))
+
+
+def zookeeper(url: str, folder: Path) -> Contestant:
+    """Fresh namespaces on one server, against kazoo; the namespaces are gone afterwards."""
+    from onceward.benchmarks import on_zookeeper
+
+    return _on_server(
+        "zookeeper",
+        url,
+        folder,
+        raw=on_zookeeper.RawZooKeeper,
+        forget=on_zookeeper.forget,
+        note=on_zookeeper.described(url),
+    )
+
+
 def other(url: str, folder: Path) -> Contestant:
     """Any other store: fresh namespaces in it, and no raw driver known."""
     name = redacted(url)
     return Contestant(name=name, kind=name, fresh=lambda: Place(url=url, namespace=_namespace()), folder=folder)
 
 
-KINDS: Mapping[str, Make] = {"memory": memory, "mongodb": mongodb, "redis": redis, "sqlite": sqlite}
+KINDS: Mapping[str, Make] = {
+    "etcd": etcd,
+    "memory": memory,
+    "mongodb": mongodb,
+    "redis": redis,
+    "sqlite": sqlite,
+    "zookeeper": zookeeper,
+}
 
 
 def _redis(*, durable: bool = False) -> AbstractContextManager[str]:
@@ -153,11 +195,26 @@ def _mongodb() -> AbstractContextManager[str]:
     return private()
 
 
+def _etcd() -> AbstractContextManager[str]:
+    from onceward.benchmarks.on_etcd import private
+
+    return private()
+
+
+def _zookeeper(*, durable: bool = False) -> AbstractContextManager[str]:
+    from onceward.benchmarks.on_zookeeper import private
+
+    return private(durable=durable)
+
+
 #: Words that may stand instead of a URL: a server of our own is started, and ended afterwards.
 PRIVATE: Mapping[str, Callable[[], AbstractContextManager[str]]] = {
+    "etcd": _etcd,
     "mongodb": _mongodb,
     "redis": _redis,
     "redis-durable": partial(_redis, durable=True),
+    "zookeeper": _zookeeper,
+    "zookeeper-durable": partial(_zookeeper, durable=True),
 }
 
 

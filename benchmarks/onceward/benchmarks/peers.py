@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, cast
+from urllib.parse import urlsplit
 
 from onceward.benchmarks.measures.measure import LEASE
 from onceward.benchmarks.rounds import Task
@@ -98,6 +99,40 @@ def _python_redis_lock(url: str) -> Task:
     return _lock_unlock(cast(_Lock, lock), close=close)
 
 
+def _at(url: str) -> tuple[str, int]:
+    """The server of an etcd URL."""
+    parts = urlsplit(url)
+    return parts.hostname or "localhost", parts.port or 2379
+
+
+def _etcd3gw_lock(url: str) -> Task:
+    host, port = _at(url)
+    client = importlib.import_module("etcd3gw").client(host=host, port=port)
+    return _lock_unlock(cast(_Lock, client.lock(f"bench-{secrets.token_hex(6)}", ttl=int(_LEASE))))
+
+
+def _tooz_etcd3gw_lock(url: str) -> Task:
+    host, port = _at(url)
+    coordinator = importlib.import_module("tooz.coordination").get_coordinator(f"etcd3+http://{host}:{port}", b"bench")
+    coordinator.start()
+    lock = coordinator.get_lock(secrets.token_hex(6).encode())
+    return _lock_unlock(cast(_Lock, lock), close=coordinator.stop)
+
+
+def _kazoo_lock(url: str) -> Task:
+    from onceward.benchmarks.on_zookeeper import client
+
+    kazoo = client(url)
+    path = f"/bench-{secrets.token_hex(6)}"
+
+    def close() -> None:
+        kazoo.delete(path, recursive=True)
+        kazoo.stop()
+        kazoo.close()
+
+    return _lock_unlock(cast(_Lock, kazoo.Lock(path)), close=close)
+
+
 def _huey(path: str) -> _HueyStorage:
     module = importlib.import_module("huey.storage")
     return cast(_HueyStorage, module.SqliteStorage("bench", filename=path, fsync=True, strict_fifo=True))
@@ -144,6 +179,27 @@ PEERS = (
         note="no token; after a lost reply it does not know its own lock; wakes the next in line",
         beside="redis",
         wheel="python-redis-lock",
+    ),
+    Peer(
+        name="etcd3gw Lock",
+        package="etcd3gw",
+        entries={"lock-unlock": _etcd3gw_lock},
+        note="no token; its leases stay until they end; in a with block it is entered although somebody else has it",
+        beside="etcd",
+    ),
+    Peer(
+        name="tooz etcd3gw",
+        package="tooz",
+        entries={"lock-unlock": _tooz_etcd3gw_lock},
+        note="no token; its leases stay until they end",
+        beside="etcd",
+    ),
+    Peer(
+        name="kazoo Lock",
+        package="kazoo",
+        entries={"lock-unlock": _kazoo_lock},
+        note="no token; after its session is lost it still says that it is held; hands over in the order of asking",
+        beside="zookeeper",
     ),
     Peer(
         name="huey, SQLite FULL",

@@ -44,7 +44,7 @@ class Target:
 
 
 RATIO = Target("SQLite check-in against the raw upsert", "sqlite", "checkin-new", 0.5)
-#: What the raw drivers do is told in ``on_redis`` and ``on_mongodb``.
+#: What the raw drivers do is told in ``on_redis``, ``on_mongodb``, ``on_etcd`` and ``on_zookeeper``.
 TARGETS = (
     RATIO,
     Target("Redis check-in against redis-py's SET NX", "redis", "checkin-new", 1.0),
@@ -53,6 +53,15 @@ TARGETS = (
     Target("MongoDB check-in against a bare upsert", "mongodb", "checkin-new", 0.95),
     Target("MongoDB check-in, 16 threads, against bare upserts", "mongodb", "checkin-new-16-threads", 2.0),
     Target("MongoDB claim + check-out by the hundred against one by one", "mongodb", BATCHING, 10.0, "mongodb"),
+    Target("etcd check-in against grpcio's transaction", "etcd", "checkin-new", 0.95),
+    Target("etcd check-in, 16 threads, against grpcio's transactions", "etcd", "checkin-new-16-threads", 1.0),
+    Target("etcd lock + unlock against etcd3gw's Lock", "etcd", "lock-unlock", 4.0, "etcd3gw Lock"),
+    Target("etcd lock + unlock against tooz's lock", "etcd", "lock-unlock", 4.0, "tooz etcd3gw"),
+    Target("etcd claim + check-out by the hundred against one by one", "etcd", BATCHING, 10.0, "etcd"),
+    Target("ZooKeeper check-in against a bare create", "zookeeper", "checkin-new", 0.9),
+    Target("ZooKeeper lock + unlock against two bare writes", "zookeeper", "lock-unlock", 0.95),
+    Target("ZooKeeper lock + unlock against kazoo's Lock", "zookeeper", "lock-unlock", 1.25, "kazoo Lock"),
+    Target("ZooKeeper claim + check-out by the hundred against one by one", "zookeeper", BATCHING, 10.0, "zookeeper"),
 )
 
 

@@ -67,7 +67,7 @@ def judge(
 
     Args:
         history: in any order.
-        slack: seconds by which leases may end early or late: the store's granularity and slack.
+        slack: seconds by which leases may end late: the store's granularity and slack.
         limits: most live leases per job (the part of a run's resource name before ``/``).
         ordered: the claims wanted everything, without limits of their own, so that their order tells something.
         until: monotonic time at which to give up.

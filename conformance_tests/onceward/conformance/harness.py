@@ -24,7 +24,7 @@ import shutil
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -40,7 +40,12 @@ if TYPE_CHECKING:
 _SECRET = re.compile("pass|secret|token|auth|key", re.IGNORECASE)
 
 #: Stores whose messages a proxy can tell apart: how they talk, and their usual port.
-_DIALECTS = {"redis": ("resp", 6379), "mongodb": ("mongo", 27017)}
+_DIALECTS = {
+    "redis": ("resp", 6379),
+    "mongodb": ("mongo", 27017),
+    "etcd": ("grpc", 2379),
+    "zookeeper": ("zookeeper", 2181),
+}
 
 SHORTEST_WAIT = timedelta(milliseconds=40)
 
@@ -75,7 +80,7 @@ class Opening(Record, frozen=True, kw_only=True):
 
 
 class Server(Record, frozen=True, kw_only=True):
-    """Where a server listens, in the clear, and how it talks: ``resp``, ``mongo``, or ``whole`` (anything else)."""
+    """Where a server listens, in the clear, and how it talks: the name of a dialect, ``whole`` for any other."""
 
     host: str
     port: int
@@ -117,12 +122,22 @@ class Harness(ABC):
     def lapse(self, runner: Runner, lease: Lease) -> None:
         """The lease has ended by the store's clock, while leases of an hour have not.
 
-        Without a movable clock: a lock or run is renewed for the shortest time, which is then waited out.
+        Without a movable clock: as ``wait_out`` does it.
         """
+        self._lapse(runner, lease, self.advance)
+
+    def wait_out(self, runner: Runner, lease: Lease) -> None:
+        """The lease of a timed runner has ended by the store's clock, while leases of an hour have not.
+
+        By default a lock or run is renewed for the shortest time, which is then waited out.
+        """
+        self._lapse(runner, lease, lambda by: time.sleep(by.total_seconds()))
+
+    def _lapse(self, runner: Runner, lease: Lease, advance: Callable[[timedelta], None]) -> None:
         traits = runner.lifecycle.traits
         brief = max(traits.min_lease, traits.lease_granularity, SHORTEST_WAIT)
         runner.executor.renew([Renewal(lease=lease, duration=brief)])
-        self.advance(brief + traits.lease_granularity + traits.expiry_slack + timedelta(milliseconds=5))
+        advance(brief + traits.lease_granularity + traits.expiry_slack + timedelta(milliseconds=5))
 
     def reopen(self, runner: Runner) -> Runner:
         """The store was closed and opened again, on the same data. By default: by the opening."""
@@ -302,6 +317,10 @@ def harness_for_url(url: str) -> Harness:
         return cluster_harness(url)
     if scheme == "sqlite" and "?" not in url and path.strip("/"):
         return SqliteHarness(Path(path[1:] if path.startswith("/") else path), name=url)
+    if scheme in ("etcd", "etcds"):
+        from onceward.conformance.servers.etcd import EtcdHarness
+
+        return EtcdHarness(url)
     return UrlHarness(url)
 
 

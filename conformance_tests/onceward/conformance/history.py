@@ -138,6 +138,10 @@ def by_resource(history: Iterable[Op]) -> Mapping[str, list[Op]]:
     return found
 
 
+#: Clocks are read in milliseconds, so a lease may seem to end a little early; by no trait may it end earlier.
+EARLY = 0.004
+
+
 def holds(ops: Sequence[Op], slack: float) -> list[Hold]:
     """The holds that the operations about one resource tell of, by the time of their first request."""
     grouped: dict[str, list[Op]] = defaultdict(list)
@@ -159,11 +163,11 @@ def _hold(group: Sequence[Op], slack: float) -> Hold | None:
     first = min(op.inv for op in asked)
     begun = grant.ret if grant is not None else NEVER
     latest = grant.ret if grant is not None else max(op.ret for op in open_ended)
-    ended, last = first + lease - slack, latest + lease + slack
+    ended, last = first + lease - EARLY, latest + lease + slack
     for op in group:
         if op.kind is Kind.RENEW and op.outcome in (Outcome.DONE, Outcome.UNKNOWN):
             length = op.lease if op.lease is not None else lease
-            ended = op.inv + length - slack if op.outcome is Outcome.DONE else min(ended, op.inv + length - slack)
+            ended = op.inv + length - EARLY if op.outcome is Outcome.DONE else min(ended, op.inv + length - EARLY)
             last = max(last, op.ret + length + slack)
     for op in group:
         if op.kind.ends and op.outcome is not Outcome.FAILED:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Generic, TypeAlias, TypeVar
 
@@ -139,6 +140,13 @@ class Combiner(Generic[Request, Answer]):
             first.finish = self._set_off([waiting.request for waiting in trip])
         finally:
             first.turn.release()
+
+
+def undivided(
+    carry: Callable[[Sequence[Request]], Sequence[Answer | BaseException]],
+) -> Callable[[Sequence[Request]], Finish[Answer]]:
+    """A way to set off that leaves all of the trip, which cannot be sent ahead, to who sees it through."""
+    return lambda requests: partial(carry, requests)
 
 
 def _interrupted() -> Sequence[BaseException]:

@@ -39,6 +39,7 @@ ALIASES = {
     "redis+cluster": "redis",
     "rediss+cluster": "redis",
     "unix": "redis",
+    "etcds": "etcd",
     "simple": "memory",
     "db": "sqlite",
     "file": "sqlite",

@@ -3,50 +3,11 @@
 from __future__ import annotations
 
 import struct
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One message.
-
-    Attributes:
-        number: the same for a request and its reply, within one connection; None: a reply that nobody asked for.
-        answered: a reply to it will come.
-    """
-
-    data: bytes
-    number: int | None
-    answered: bool = True
-
-
-class Framer(ABC):
-    """Cuts the bytes of one direction of one connection into messages."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._count = 0
-
-    def feed(self, data: bytes) -> list[Frame]:
-        """The messages that these bytes complete."""
-        self._buffer += data
-        frames: list[Frame] = []
-        while self._buffer and (end := self._end()) is not None:
-            message = bytes(self._buffer[:end])
-            del self._buffer[:end]
-            frames.append(self._frame(message))
-        return frames
-
-    @abstractmethod
-    def _end(self) -> int | None:
-        """The length of the first message in the buffer; None: it is not complete."""
-
-    def _frame(self, data: bytes) -> Frame:
-        """By default the n-th request is answered by the n-th reply."""
-        self._count += 1
-        return Frame(data, self._count)
+from onceward.conformance.faults.frames import Frame, Framer
+from onceward.conformance.faults.grpc import GrpcReplies, GrpcRequests
 
 
 class Whole(Framer):
@@ -110,8 +71,37 @@ class Mongo(Framer):
         return Frame(data, answers if self._replies else request, not flags & _MORE_TO_COME)
 
 
+_LENGTH = struct.Struct("!i")
+
+
+class ZooKeeper(Framer):
+    """The protocol of ZooKeeper: every message begins with its length, then comes the number that the client gave it.
+
+    The first message of a connection, in either direction, has none: it begins the session. What is told of watched
+    nodes has the number -1, and answers nothing.
+    """
+
+    def _end(self) -> int | None:
+        if len(self._buffer) < _LENGTH.size:
+            return None
+        end = _LENGTH.size + max(0, int(_LENGTH.unpack_from(self._buffer)[0]))
+        return end if len(self._buffer) >= end else None
+
+    def _frame(self, data: bytes) -> Frame:
+        self._count += 1
+        if self._count == 1:
+            return Frame(data, 0)
+        number = int(_LENGTH.unpack_from(data, _LENGTH.size)[0])
+        return Frame(data, None if number == -1 else number)
+
+
 def _no_greeting(_: bytes) -> bool:
     return False
+
+
+def _greets_zookeeper(data: bytes) -> bool:
+    """The beginning of a session (version 0 of the protocol), and who the client is (number -4)."""
+    return data[4:8] in (b"\0\0\0\0", b"\xff\xff\xff\xfc")
 
 
 @dataclass(frozen=True)
@@ -136,5 +126,7 @@ def _greets_redis(data: bytes) -> bool:
 WHOLE = Dialect("whole", Whole, Whole)
 RESP = Dialect("resp", Resp, Resp, _greets_redis)
 MONGO = Dialect("mongo", lambda: Mongo(replies=False), lambda: Mongo(replies=True))
+GRPC = Dialect("grpc", GrpcRequests, GrpcReplies)
+ZOOKEEPER = Dialect("zookeeper", ZooKeeper, ZooKeeper, _greets_zookeeper)
 
-DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (WHOLE, RESP, MONGO)}
+DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (WHOLE, RESP, MONGO, GRPC, ZOOKEEPER)}

@@ -49,12 +49,14 @@ class Message:
     Attributes:
         greeting: what was sent first on its connection, and must come first on another one.
         request: of a reply, what it answers, where that is known.
+        alone: what sends a request on a connection of its own; b"": the greeting, and then the same bytes.
     """
 
     way: Way
     data: bytes = field(repr=False)
     greeting: tuple[bytes, ...] = field(default=(), repr=False)
     request: Message | None = None
+    alone: bytes = field(default=b"", repr=False)
 
     def mentions(self, name: bytes) -> bool:
         """True if it, or the request that it answers, has the name in it."""

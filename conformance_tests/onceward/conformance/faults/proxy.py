@@ -17,7 +17,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
-from onceward.conformance.faults.framing import WHOLE, Dialect, Framer
+from onceward.conformance.faults.frames import Framer
+from onceward.conformance.faults.framing import WHOLE, Dialect
 from onceward.conformance.faults.plan import Deliver, Fate, Message, Plan, Way
 
 T = TypeVar("T")
@@ -124,7 +125,7 @@ class Proxy:
         reply = b""
         try:
             async with asyncio.timeout(_ANSWERED_WITHIN):
-                for data in (*message.greeting, message.data):
+                for data in (message.alone,) if message.alone else (*message.greeting, message.data):
                     writer.write(data)
                     reply = await _one_reply(reader, framer)
         finally:
@@ -229,7 +230,10 @@ class _Link:
         framer = self._proxy.dialect.requests()
         while data := await _some(self._client[0]):
             for frame in framer.feed(data):
-                message = Message(Way.REQUEST, frame.data, self._greeting)
+                if frame.control:
+                    await self._pass_control(frame.data, self._server[1])
+                    continue
+                message = Message(Way.REQUEST, frame.data, self._greeting, alone=frame.alone)
                 if frame.answered and frame.number is not None:
                     self._asked[frame.number] = message
                     self._quiet.clear()
@@ -245,6 +249,9 @@ class _Link:
         framer = self._proxy.dialect.replies()
         while data := await _some(self._server[0]):
             for frame in framer.feed(data):
+                if frame.control:
+                    await self._pass_control(frame.data, self._client[1])
+                    continue
                 asked = self._asked.pop(frame.number, None) if frame.number is not None else None
                 if asked is not None and frame.number in self._again:
                     with suppress(OSError):
@@ -254,6 +261,12 @@ class _Link:
                     self._quiet.set()
                 if fate is not Fate.DELIVER:
                     return
+
+    async def _pass_control(self, data: bytes, to: asyncio.StreamWriter) -> None:
+        await self._proxy.way_is_open()
+        to.write(data)
+        with suppress(OSError):
+            await to.drain()
 
     async def _pass(self, message: Message, to: asyncio.StreamWriter) -> Fate:
         """The message has met its fate. After one that did not arrive, the connection has ended."""
@@ -289,8 +302,9 @@ async def _one_reply(reader: asyncio.StreamReader, framer: Framer) -> bytes:
         data = await reader.read(_CHUNK)
         if not data:
             raise ConnectionResetError("the server closed the connection")
-        if frames := framer.feed(data):
-            return frames[-1].data
+        for frame in framer.feed(data):
+            if frame.number is not None:
+                return frame.data
 
 
 def _end(writer: asyncio.StreamWriter, *, reset: bool = False) -> None:

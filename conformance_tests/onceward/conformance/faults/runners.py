@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from abc import abstractmethod
 from collections.abc import Callable
 from datetime import timedelta
@@ -21,7 +20,6 @@ from onceward.contracts import (
     LockId,
     LockRequest,
     OutcomeUnknown,
-    Renewal,
     Run,
     RunId,
     Runner,
@@ -32,7 +30,6 @@ from onceward.contracts import (
 
 #: Ends within a case only when the case says so.
 LONG = timedelta(minutes=10)
-BRIEF, MARGIN = timedelta(milliseconds=20), timedelta(milliseconds=5)
 
 
 def opened(harness: Harness, runner: Runner, address: Address) -> Runner:
@@ -71,14 +68,7 @@ class RunnerContest(Contest):
     def lapse(self) -> None:
         lease = self.lease()
         if lease is not None:
-            self.wait_out(lease)
-
-    def wait_out(self, lease: Lease) -> None:
-        """The lease was made short and has ended, by the real clock, which is the only one that timed runners have."""
-        traits = self.runner.traits
-        brief = max(traits.min_lease, traits.lease_granularity, BRIEF)
-        self.runner.executor.renew([Renewal(lease=lease, duration=brief)])
-        time.sleep((brief + traits.lease_granularity + traits.expiry_slack + MARGIN).total_seconds())
+            self.harness.wait_out(self.runner, lease)
 
     def close(self) -> None:
         self.runner.close()
@@ -197,7 +187,7 @@ class Runs(RunnerContest):
     def lapse(self) -> None:
         lease = self.lease()
         if lease is not None:
-            self.wait_out(lease)
+            self.harness.wait_out(self.runner, lease)
             self._lapsed.add(lease.token)
 
     def give_back(self, runner: Runner, lease: Lease) -> bool:

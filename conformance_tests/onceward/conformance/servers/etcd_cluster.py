@@ -7,40 +7,24 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 
 from onceward.conformance.servers.cluster import Cluster
-from onceward.conformance.servers.process import ServerProcess, find_binary, free_port
+from onceward.conformance.servers.etcd import INSTALL, EtcdServer
+from onceward.conformance.servers.process import ServerProcess
 
-_ADVICE = "install it (Debian: apt-get install etcd-server)"
 #: Soon enough for tests, and late enough for a machine that is busy with other things.
-_HEARTBEAT_MS, _ELECTION_MS = 200, 2_000
+_TIMES = ("--heartbeat-interval", "200", "--election-timeout", "2000")
 
 
-class EtcdMember(ServerProcess):
+class EtcdMember(EtcdServer):
     """One ``etcd``; ``peers`` are all of them, itself included."""
 
-    name = "etcd"
+    advice = INSTALL
 
     def __init__(self) -> None:
-        self._binary = find_binary("etcd", advice=_ADVICE)
-        super().__init__()
-        self.peer_port = free_port()
+        super().__init__(*_TIMES)
         self.peers: Sequence[EtcdMember] = (self,)
 
-    @property
-    def label(self) -> str:
-        """Its name among the others."""
-        return f"m{self.port}"
-
-    def command(self) -> Sequence[str]:
-        client, peer = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.peer_port}"
-        others = ",".join(f"{each.label}=http://127.0.0.1:{each.peer_port}" for each in self.peers)
-        return (
-            self._binary,
-            *("--name", self.label, "--data-dir", str(self.folder / "data"), "--logger", "zap"),
-            *("--listen-client-urls", client, "--advertise-client-urls", client),
-            *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
-            *("--initial-cluster", others, "--initial-cluster-state", "new"),
-            *("--heartbeat-interval", str(_HEARTBEAT_MS), "--election-timeout", str(_ELECTION_MS)),
-        )
+    def members(self) -> Sequence[EtcdServer]:
+        return self.peers
 
     def ready(self) -> bool:
         """True once it answers, with or without a leader."""

@@ -4,51 +4,38 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
-from pathlib import Path
 
 from onceward.conformance.servers.cluster import Cluster
-from onceward.conformance.servers.process import ServerMissing, ServerProcess, find_binary, free_port
+from onceward.conformance.servers.process import ServerProcess, free_port
+from onceward.conformance.servers.zookeeper import INSTALL, ZooKeeperServer
 
-_ADVICE = "install it (Debian: apt-get install zookeeper default-jre-headless)"
-_JAR = Path("/usr/share/java/zookeeper.jar")
-_MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
-#: A leader is given up after 5 ticks: soon enough for tests, and late enough for a machine that is busy.
-_SETTINGS = """\
-tickTime=400
-initLimit=25
-syncLimit=5
-maxSessionTimeout=60000
-admin.enableServer=false
-4lw.commands.whitelist=srvr,ruok
-"""
+#: A leader is given up after 4 ticks: soon enough for tests, and late enough for a machine that is busy.
+_SETTINGS = ("initLimit=20", "syncLimit=4", "maxSessionTimeout=60000", "4lw.commands.whitelist=srvr,ruok")
+#: Three of them run on one machine, and do not get old. Of two sizes of the heap Java takes the last.
+_SMALL = ("-Xmx128m", "-XX:TieredStopAtLevel=1")
 
 
-class ZooKeeperMember(ServerProcess):
+class ZooKeeperMember(ZooKeeperServer):
     """One server of the ensemble; ``peers`` are all of them, itself included."""
 
-    name = "zookeeper"
+    advice = INSTALL
 
     def __init__(self) -> None:
-        self._java = find_binary("java", advice=_ADVICE)
-        if not _JAR.exists():
-            raise ServerMissing(f"ZooKeeper is not installed; {_ADVICE}")
-        super().__init__()
+        super().__init__(*_SETTINGS, options=_SMALL)
         self.follow_port, self.election_port = free_port(), free_port()
         self.peers: Sequence[ZooKeeperMember] = (self,)
 
-    def command(self) -> Sequence[str]:
-        data = self.folder / "data"
-        data.mkdir(exist_ok=True)
-        (data / "myid").write_text(str(self.peers.index(self) + 1), encoding="ascii")
-        servers = "".join(
-            f"server.{number}=127.0.0.1:{peer.follow_port}:{peer.election_port}\n"
+    def configuration(self) -> Sequence[str]:
+        servers = (
+            f"server.{number}=127.0.0.1:{peer.follow_port}:{peer.election_port}"
             for number, peer in enumerate(self.peers, 1)
         )
-        places = f"dataDir={data}\nclientPort={self.port}\nclientPortAddress=127.0.0.1\n"
-        path = self.folder / "zoo.cfg"
-        path.write_text(_SETTINGS + places + servers, encoding="ascii")
-        small = ("-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
-        return (self._java, *small, "-cp", str(_JAR), _MAIN, str(path))
+        return (*super().configuration(), *servers)
+
+    def command(self) -> Sequence[str]:
+        self.data.mkdir(exist_ok=True)
+        (self.data / "myid").write_text(str(self.peers.index(self) + 1), encoding="ascii")
+        return super().command()
 
     def ready(self) -> bool:
         """True once it answers, also while it has no leader."""

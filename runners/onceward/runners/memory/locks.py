@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msgspec.structs import replace
-
+from onceward.contracts import locking
 from onceward.contracts.records import Lease, LockId, LockState
 from onceward.contracts.requests import LockAnswer, LockRequest, Renewal, Renewed
-from onceward.contracts.times import from_ms, span, span_ms
 from onceward.contracts.transitions import LockEntry, NextToken, Now
 
 
@@ -20,73 +18,31 @@ class Locks:
 
     def lock(self, request: LockRequest, now: Now, *, token: NextToken) -> LockAnswer:
         """See ``Executor.lock``."""
-        found = self._entries.get(request.lock)
-        if found is not None:
-            mine = found.lease.request == request.request
-            if found.live(now):
-                return LockAnswer(acquired=mine, lease=found.lease, remaining=span(found.until - now.elapsed))
-            if mine:
-                return LockAnswer(acquired=False)
-        ms = span_ms(request.lease)
-        lease = Lease(
-            resource=request.lock,
-            holder=request.holder,
-            token=token(),
-            request=request.request,
-            duration=span(ms),
-            expires=from_ms(now.wall + ms),
-        )
-        self._entries[request.lock] = LockEntry(
-            lease=lease, until=now.elapsed + ms, acquired=now.wall, held=True, note=request.note
-        )
-        return LockAnswer(acquired=True, lease=lease, remaining=span(ms))
+        answer, entry = locking.lock(self._entries.get(request.lock), request, now, token=token)
+        self._write(entry)
+        return answer
 
     def unlock(self, lease: Lease, now: Now) -> bool:
         """See ``Executor.unlock``."""
-        found = self._mine(lease)
-        if found is None:
-            return False
-        if not found.held:
-            return True
-        if not found.live(now):
-            return False
-        self._write(replace(found, held=False))
-        return True
+        freed, entry = locking.unlock(self._of(lease), lease, now)
+        self._write(entry)
+        return freed
 
     def renew(self, renewal: Renewal, now: Now) -> Renewed:
         """See ``Executor.renew``."""
-        found = self._mine(renewal.lease)
-        if found is None or not found.live(now):
-            return Renewed.LOST
-        duration = renewal.duration or renewal.lease.duration or found.lease.duration
-        assert duration is not None  # every lock has a lease that ends
-        ms = span_ms(duration)
-        lease = replace(found.lease, duration=duration, expires=from_ms(now.wall + ms))
-        self._write(replace(found, lease=lease, until=now.elapsed + ms))
-        return Renewed.HELD
+        answer, entry = locking.renew(self._of(renewal.lease), renewal, now)
+        self._write(entry)
+        return answer
 
     def force(self, lock: LockId, now: Now, token: int | None, *, next_token: NextToken) -> Lease | None:
         """See ``Lifecycle.force_unlock``."""
-        found = self._entries.get(lock)
-        if found is None or not found.live(now) or token not in (None, found.lease.token):
-            return None
-        fence = next_token()
-        fenced = replace(found.lease, token=fence, request=f"forced:{fence}")
-        self._write(replace(found, lease=fenced, held=False))
-        return found.lease
+        lease, entry = locking.force(self._entries.get(lock), now, token=token, next_token=next_token)
+        self._write(entry)
+        return lease
 
     def states(self, now: Now) -> Sequence[LockState]:
         """See ``Lifecycle.locks``."""
-        return [
-            LockState(
-                lease=found.lease,
-                acquired=from_ms(found.acquired),
-                note=found.note,
-                remaining=span(found.until - now.elapsed),
-            )
-            for _, found in sorted(self._entries.items())
-            if found.held
-        ]
+        return [locking.state(found, now) for _, found in sorted(self._entries.items()) if found.held]
 
     def purge(self, now: Now, *, older_than_ms: int) -> None:
         """Forget locks that nobody holds and that ended so long ago."""
@@ -107,12 +63,10 @@ class Locks:
             told.add(found.lease.token)
         return max(0, found.until - now.elapsed)
 
-    def _mine(self, lease: Lease) -> LockEntry | None:
-        found = self._entries.get(lease.resource) if isinstance(lease.resource, LockId) else None
-        if found is None or found.lease.token != lease.token or found.lease.request != lease.request:
-            return None
-        return found
+    def _of(self, lease: Lease) -> LockEntry | None:
+        return self._entries.get(lease.resource) if isinstance(lease.resource, LockId) else None
 
-    def _write(self, entry: LockEntry) -> None:
-        assert isinstance(entry.lease.resource, LockId)  # made by lock()
-        self._entries[entry.lease.resource] = entry
+    def _write(self, entry: LockEntry | None) -> None:
+        if entry is not None:
+            assert isinstance(entry.lease.resource, LockId)  # made by lock()
+            self._entries[entry.lease.resource] = entry

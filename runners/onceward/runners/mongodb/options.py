@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote
 
 import msgspec
 from msgspec import field
 
 from onceward.contracts.errors import StoreMisconfigured
+from onceward.runners import urls
 
 DATABASE = "onceward"
 _FORM = (
@@ -120,20 +121,13 @@ def from_url(url: SplitResult) -> Mapping[str, object]:
     return options
 
 
-def options_of(text: str) -> Options:
-    """The options of a whole URL.
-
-    Raises:
-        StoreMisconfigured: it is not one; says what to write.
-    """
-    try:
-        url = urlsplit(text)
-    except ValueError:  # its text would show the password
-        raise StoreMisconfigured(f"the MongoDB URL cannot be read; write {_FORM}") from None
-    if url.scheme not in ("mongodb", "mongodb+srv"):
-        raise StoreMisconfigured(f"this is no MongoDB URL; write {_FORM}")
-    given = {**from_url(url), **dict(parse_qsl(url.query, keep_blank_values=True))}
-    try:
-        return msgspec.convert(given, Options, strict=False)
-    except msgspec.ValidationError as error:
-        raise StoreMisconfigured(f"options of runner 'mongodb': {error}") from None
+def options_of(url: str) -> Options:
+    """The options that a URL stands for; see ``urls``."""
+    return urls.options_of(
+        url,
+        Options,
+        name="MongoDB",
+        schemes=("mongodb", "mongodb+srv"),
+        from_url=from_url,
+        forms=_FORM,
+    )

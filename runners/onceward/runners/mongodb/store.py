@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from onceward.contracts import checks
 from onceward.contracts.requests import CheckIn
 from onceward.contracts.runner import Store
 from onceward.contracts.traits import Failover, LeaseClock, Traits
-from onceward.runners.combining import Combiner
+from onceward.runners.combining import Combiner, undivided
 from onceward.runners.mongodb import indexes
 from onceward.runners.mongodb.checkins import CheckInPart
 from onceward.runners.mongodb.claims import ClaimPart
@@ -57,7 +55,7 @@ class MongoStore(CheckInPart, ExecutorPart, ClaimPart, LockPart, SchedulerPart, 
         self._terms = Terms(replicated=False, version=(0,))
         self._watches: set[MongoWatch] = set()
         self._link = Link(self.options, listeners=listeners)
-        self._checkins = Combiner[CheckIn, Doc](lambda requests: partial(self._carry_checkins, requests))
+        self._checkins = Combiner[CheckIn, Doc](undivided(self._carry_checkins))
         self._callers: set[int] = set()
         self._link.forked = self._forked
 

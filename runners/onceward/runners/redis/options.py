@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Literal
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, unquote
 
 import msgspec
 
 from onceward.contracts.errors import StoreMisconfigured
+from onceward.runners import urls
 
 Mode = Literal["single", "sentinel", "cluster"]
 PORT, SENTINEL_PORT = 6379, 26379
@@ -116,21 +117,15 @@ def from_url(url: SplitResult) -> Mapping[str, object]:
 
 
 def options_of(url: str) -> Options:
-    """The options that a URL stands for.
-
-    Raises:
-        StoreMisconfigured: it is no URL of a Redis server, or an option is unknown or not acceptable.
-    """
-    try:
-        parts = urlsplit(url)
-        found = dict(from_url(parts)) | dict(parse_qsl(parts.query, keep_blank_values=True))
-        if parts.scheme.partition("+")[0] not in ("redis", "rediss", "unix"):
-            raise StoreMisconfigured(f"this is no Redis URL; write for example {_FORMS}")
-        return msgspec.convert(found, Options, strict=False)
-    except msgspec.ValidationError as error:
-        raise StoreMisconfigured(f"options of runner 'redis': {error}") from None
-    except ValueError:  # its text would show the password
-        raise StoreMisconfigured(f"this Redis URL cannot be read; write for example {_FORMS}") from None
+    """The options that a URL stands for; see ``urls``."""
+    return urls.options_of(
+        url,
+        Options,
+        name="Redis",
+        schemes=("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"),
+        from_url=from_url,
+        forms=_FORMS,
+    )
 
 
 def _address(text: str, port: int) -> tuple[str, int]:

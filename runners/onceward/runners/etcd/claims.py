@@ -1,0 +1,295 @@
+"""Claims: what may be taken, in order, and a transaction that takes it if it is still there.
+
+A look reads the front of each row of scheduled runs and counts what runs and what is held. Where more run than are
+held, some leases have lapsed, and the difference of both lists tells which. Then the runs are read, and taken all in
+one transaction, each under its own guard. Nothing is scanned that is not due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+
+import msgspec
+
+from onceward.contracts import transitions
+from onceward.contracts.errors import OutcomeUnknown, StoreUnavailable
+from onceward.contracts.records import Run, RunId, Status
+from onceward.contracts.requests import Claim, Want
+from onceward.contracts.times import span_ms
+from onceward.contracts.transitions import Entry, Now
+from onceward.runners.etcd import names, rows, wire
+from onceward.runners.etcd.base import Base
+from onceward.runners.etcd.cells import ITEMS, ROOM, Planned, State, Step
+from onceward.runners.etcd.errors import LeaseGone
+from onceward.runners.etcd.fronts import Ahead, At, Fronts
+from onceward.runners.etcd.names import Place
+from onceward.runners.etcd.wire import Found, Kv
+
+#: A repeated claim is recognised for as long as its leases, and so much longer; what that may differ by. Milliseconds.
+_MEMO_KEPT, _MEMO_SPARE = 600_000, 60_000
+#: So many of the next keys of a row are remembered.
+_REMEMBERED = 2_000
+#: A claim of 100,000 takes a thousand rounds; more only if others are always faster.
+_ROUNDS = 5_000
+
+_encode = msgspec.json.Encoder().encode
+_decode_memo = msgspec.json.Decoder(list[tuple[str, str]]).decode
+
+
+class _Found(NamedTuple):
+    """A run that may be taken: where it stands in the order of claims, and where its record is."""
+
+    place: Place
+    run: RunId
+
+
+class _Live(NamedTuple):
+    """How many leases of a job were live at a revision."""
+
+    total: int
+    revision: int
+
+
+@dataclass(slots=True)
+class _Taking:
+    """One claim under way.
+
+    Attributes:
+        taken: what it has got so far.
+        memo: its memo as it is in the store; ``known``: it was looked at.
+        live: of each job that is limited.
+    """
+
+    request: Claim
+    taken: list[Run] = field(default_factory=list)
+    memo: Kv | None = None
+    known: bool = False
+    live: dict[str, _Live] = field(default_factory=dict)
+
+    @property
+    def room(self) -> int:
+        """How many more it may take."""
+        return self.request.limit - len(self.taken)
+
+    def quota(self, want: Want) -> int:
+        """How many more of a job it may take."""
+        quota = self.room
+        if want.limit is not None:
+            quota = min(quota, want.limit - sum(run.id.job == want.job for run in self.taken))
+        if want.max_running is not None:
+            quota = min(quota, want.max_running - self.live[want.job].total)
+        return quota
+
+    def lease_for(self, job: str) -> int:
+        """The lease for runs of a job, in milliseconds."""
+        own = next((want.lease for want in self.request.wants or () if want.job == job), None)
+        return span_ms(own or self.request.lease)
+
+
+class Claims(Base):
+    """The part of the store that has to do with claims."""
+
+    _scheduled: Fronts
+    _ahead: Ahead
+
+    def claim(self, request: Claim) -> Sequence[Run]:
+        """See ``Executor.claim``.
+
+        Three trips: to look, to read, to take. One more look tells that nothing is left, if fewer were found than
+        asked for; and each hundred runs take another round.
+        """
+        taking = _Taking(request)
+        for _ in range(_ROUNDS):
+            try:
+                found, more, held = self._look(taking)
+                if held is not None:
+                    return held
+                self._take(taking, found[:ITEMS])
+            except StoreUnavailable as error:
+                if taking.taken:
+                    raise OutcomeUnknown(f"a part of the claim is done, the rest is not: {error}") from error
+                raise
+            if taking.room <= 0 or not more:
+                return [rows.public(run) for run in taking.taken]
+        raise OutcomeUnknown("others take what this claim wants all the time; ask again with the same request")
+
+    def _look(self, taking: _Taking) -> tuple[list[_Found], bool, list[Run] | None]:
+        """What may be taken, in order; whether to look again afterwards; or what the claim has taken already."""
+        wants = taking.request.wants
+        jobs = [b""] if wants is None else [names.escaped(want.job).encode() + b"/" for want in wants]
+        prefix, most = self._names.prefix, taking.room
+        counts = [prefix + kind + job for job in jobs for kind in (names.RUNNING, names.HOLD)]
+        now = self._now()
+        fronts, also = self._fronts(
+            [prefix + names.SCHEDULED + job for job in jobs],
+            most,
+            now,
+            also=[
+                wire.read(self._names.of(names.MEMO, taking.request.request)),
+                *(wire.read(start, names.behind(start), count_only=True) for start in counts),
+            ],
+        )
+        held = self._recognised(taking, also[0].found)
+        if held:
+            return [], False, held
+        running, holds = also[1::2], also[2::2]
+        if wants is not None:
+            taking.live = {
+                want.job: _Live(at.found.total, at.revision)
+                for want, at in zip(wants, holds, strict=True)
+                if want.max_running is not None
+            }
+        found, moved = list(self._due(fronts, now)), False
+        for job, run, hold in zip(jobs, running, holds, strict=True):
+            if run.found.total > hold.found.total:
+                lapsed = list(self._lapsed(job))
+                moved = moved or not lapsed  # what had lapsed a moment ago may stand where was looked before
+                found += lapsed
+        found.sort()
+        chosen = list(self._within_limits(taking, found))
+        return chosen, moved or bool(chosen), None
+
+    def _fronts(
+        self, scopes: Sequence[bytes], most: int, now: Now, *, also: Sequence[bytes]
+    ) -> tuple[list[Found], list[At]]:
+        """What is due first in each row, at least ``most`` if there are so many; and what the other reads find."""
+        limited: set[bytes] = set()
+
+        def read(row: bytes, _: bytes) -> bytes:
+            due, ahead = row + b"%015d" % (now.wall + 1), self._ahead.end(row, most)
+            if ahead is None or ahead >= due:
+                limited.discard(row)
+                return wire.read(row, due, limit=max(most, _REMEMBERED))
+            limited.add(row)
+            return wire.read(row, ahead, limit=most)
+
+        while True:
+            found, others = self._scheduled.look(scopes, read, also=also)
+            short = [row for row, front in found if row in limited and len(front.kvs) < most]
+            for row in short:
+                self._ahead.forget(row)
+            if not short:
+                for row, front in found:
+                    self._ahead.saw(row, front)
+                return [front for _, front in found], others
+
+    def _recognised(self, taking: _Taking, memo: Found) -> list[Run]:
+        """What another copy of the claim has taken, if there was one."""
+        before = None if taking.memo is None else taking.memo.modified
+        seen = memo.kvs[0] if memo.kvs else None
+        if seen is None or (taking.known and seen.modified == before):
+            taking.known = True
+            return []
+        taking.memo, taking.known = seen, True
+        return self._still_held(seen, taking.request)
+
+    def _still_held(self, memo: Kv, request: Claim) -> list[Run]:
+        """What the memo names and nobody has ended since, in the order of its tokens."""
+        ids = [names.run_named(job.encode(), tail.encode()) for job, tail in _decode_memo(memo.value)]
+        states = self._cells.look([(self._names.record(run), self._names.hold(run)) for run in ids])
+        runs = [
+            rows.read_run(run, state.record, state.hold)
+            for run, state in zip(ids, states, strict=True)
+            if state.record is not None
+        ]
+        return [
+            rows.public(run)
+            for run in sorted(runs, key=lambda run: run.token)
+            if run.status is Status.RUNNING and run.lease is not None and run.lease.request == request.request
+        ]
+
+    # -- what may be taken --------------------------------------------------------------------------------------------
+
+    def _due(self, fronts: Sequence[Found], now: Now) -> Iterator[_Found]:
+        """The first runs of each row, as far as they are due."""
+        for front in fronts:
+            for kv in front.kvs:
+                place = self._names.place_of(kv.key)
+                if place.run_at > now.wall:
+                    break
+                yield _Found(place, names.run_named(place.job, kv.value))
+
+    def _lapsed(self, job: bytes) -> Iterator[_Found]:
+        """Runs whose hold is gone."""
+        runs, holds = self._names.prefix + names.RUNNING + job, self._names.prefix + names.HOLD + job
+        reads = [wire.read(runs, names.behind(runs)), wire.read(holds, names.behind(holds), keys_only=True)]
+        done = self._link.txn(wire.transaction((), [wire.get(read) for read in reads]), reads=True)
+        alive = {kv.key[len(self._names.prefix) + len(names.HOLD) :] for kv in done.found(1).kvs}
+        for kv in done.found(0).kvs:
+            place = self._names.place_of(kv.key)
+            if place.job + b"/" + kv.value not in alive:
+                yield _Found(place, names.run_named(place.job, kv.value))
+
+    def _within_limits(self, taking: _Taking, found: Sequence[_Found]) -> Iterator[_Found]:
+        """The best of them that all limits allow; none that it has taken, whose lease may be over by now."""
+        own = {run.id for run in taking.taken}
+        quota = {want.job: taking.quota(want) for want in taking.request.wants or ()}
+        room = taking.room
+        for each in found:
+            left = quota.get(each.run.job, room)
+            if room > 0 and left > 0 and each.run not in own:
+                quota[each.run.job] = left - 1
+                room -= 1
+                yield each
+
+    # -- taking -------------------------------------------------------------------------------------------------------
+
+    def _take(self, taking: _Taking, found: Sequence[_Found]) -> None:
+        """They are the caller's, but for those that others have changed meanwhile, or all of them if a limit could."""
+        cells = [(self._names.record(each.run), self._names.hold(each.run)) for each in found]
+        now, plans, size = self._now(), list[Planned[Run | None]](), 0
+        for index, (each, state) in enumerate(zip(found, self._cells.look(cells), strict=True)):
+            if size > ROOM:
+                break
+            item = self._item(each.run, partial(self._decided, taking, len(plans)))
+            step = item.decide(state, now)
+            if step.writes:
+                plans.append(Planned(index, item, state, step))
+                size += len(step.record or b"") + 600
+        if not plans:
+            return
+        runs = [found[plan.number].run for plan in plans]
+        memo = self._memo(taking, runs, now)
+        guards = [wire.unchanged(memo.key, 0 if taking.memo is None else taking.memo.modified)]
+        for job in sorted({run.job for run in runs} & taking.live.keys()):
+            start = self._names.of(names.HOLD, job, "")
+            guards.append(wire.none_newer(start, names.behind(start), taking.live[job].revision))
+        put = wire.put(memo.key, memo.value, memo.lease)
+        try:
+            done = self._cells.write_together(plans, guards=guards, more=[put])
+        except LeaseGone:
+            self._leases.forget(memo.lease)
+            return
+        if not done.revision:
+            self._leases.release(memo.lease)
+            return
+        taking.memo = memo._replace(modified=done.revision)
+        taking.taken += [run for run in done.answers if run is not None]
+
+    def _memo(self, taking: _Taking, runs: Sequence[RunId], now: Now) -> Kv:
+        """What is written down so that a repeated claim is recognised."""
+        ids = [*(run.id for run in taking.taken), *runs]
+        value = _encode([(names.escaped(run.job), names.tail_of(run).decode()) for run in ids])
+        longest = max([taking.lease_for(run.job) for run in runs])
+        lent = self._leases.lend(longest + _MEMO_KEPT, now, spare=_MEMO_SPARE)
+        return Kv(self._names.of(names.MEMO, taking.request.request), value, 0, 0, lent.id)
+
+    def _decided(self, taking: _Taking, index: int, found: Entry | None, state: State, now: Now) -> Step[Run | None]:
+        """Take a run if that may be done, or end it if no further crash is forgiven."""
+        if found is None or not transitions.claimable(found, now):
+            return Step(answer=lambda _: None)
+        if transitions.exhausted(found, now):
+            return self._let_go(state, found, transitions.bury(found, now), lambda _: None)
+        request = taking.request
+        after = transitions.hold(
+            found,
+            holder=request.holder,
+            request=request.request,
+            lease_ms=taking.lease_for(found.run.job),
+            now=now,
+            token=rows.own(index),
+        )
+        return self._held(found, after, now, lambda entry: entry.run)
