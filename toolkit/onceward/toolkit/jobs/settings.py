@@ -1,0 +1,178 @@
+"""What holds for a job: what its code says, and what a configuration document says instead."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from datetime import timedelta
+
+from onceward.contracts import InvalidRequest, Json, canonical, checks
+from onceward.contracts.records import PRIORITY_HIGHEST, PRIORITY_LOWEST, Record
+from onceward.contracts.times import span_ms
+from onceward.toolkit.jobs.retry import Retry, duration
+
+#: Names of jobs leave room for the prefixes of the documents about them.
+MAX_JOB_NAME_BYTES = 200
+MAX_CONCURRENCY = 100_000
+
+
+class Priority(enum.IntEnum):
+    """Names for priorities; among runs that are due, a higher one goes first. Any number between them works, too."""
+
+    LOWEST = -20
+    LOW = -10
+    NORMAL = 0
+    HIGH = 10
+    HIGHEST = 20
+
+
+class Where(enum.StrEnum):
+    """Where a body runs."""
+
+    THREAD = "thread"
+    """In a thread of the server; coroutine functions in an event loop of the server."""
+    PROCESS = "process"
+    """In a process of its own, which can be killed."""
+
+
+class Misfires(enum.StrEnum):
+    """What becomes of occurrences whose time passed while no server was there to start them."""
+
+    SKIP = "skip"
+    ONCE = "once"
+    ALL = "all"
+
+
+class Overlap(enum.StrEnum):
+    """What becomes of an occurrence that is due while the one before it has not ended."""
+
+    SKIP = "skip"
+    QUEUE_ONE = "queue_one"
+    QUEUE_ALL = "queue_all"
+    CANCEL_RUNNING = "cancel_running"
+    ALLOW = "allow"
+
+
+class JobSettings(Record, frozen=True, kw_only=True):
+    """What holds for a job. Every field can be overridden by the job's configuration document, while servers run.
+
+    Attributes:
+        schedule: cron text, human text, or ``{"type": …, "value": …}``; None: runs only when somebody submits one.
+        timezone: IANA zone of the schedule.
+        misfire: what becomes of missed occurrences.
+        misfire_limit: with ``all``, at most so many of them (the latest).
+        overlap: what becomes of an occurrence while the one before it has not ended.
+        jitter: an occurrence starts up to so much later, the same for every server.
+        retry: when a failed run is tried again.
+        priority: of its runs, unless a submission says otherwise.
+        concurrency: at most so many runs at a time in one process; None: the server's default.
+        max_running: at most so many runs at a time in the whole namespace; None: no limit, or one where the job is
+            scheduled and its occurrences must not overlap.
+        lock_limit: at most so many held leases in one process; None: as many as run.
+        lock_lifetime: how long a run outlives the process that ran it; renewed while it lives. None: the server's.
+        timeout: a body that takes longer is told to stop, and then given up. None: no limit.
+    """
+
+    schedule: Json = None
+    timezone: str = "UTC"
+    misfire: Misfires = Misfires.ONCE
+    misfire_limit: int = 100
+    overlap: Overlap = Overlap.SKIP
+    jitter: timedelta = timedelta(0)
+    retry: Retry = Retry()
+    priority: int = Priority.NORMAL
+    concurrency: int | None = None
+    max_running: int | None = None
+    lock_limit: int | None = None
+    lock_lifetime: timedelta | None = None
+    timeout: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        canonical(self.schedule, field="schedule")
+        checks.text("timezone", self.timezone, 256)
+        checks.kind("misfire", self.misfire, Misfires)
+        checks.whole("misfire_limit", self.misfire_limit, 1, 10_000)
+        checks.kind("overlap", self.overlap, Overlap)
+        checks.kind("retry", self.retry, Retry)
+        _priority(self.priority)
+        for name in ("concurrency", "max_running", "lock_limit"):
+            limit: int | None = getattr(self, name)
+            if limit is not None:
+                checks.whole(name, limit, 1, MAX_CONCURRENCY)
+        checks.delay("jitter", self.jitter)
+        checks.lease("lock_lifetime", self.lock_lifetime)
+        checks.delay("timeout", self.timeout)
+
+    @property
+    def cluster_limit(self) -> int | None:
+        """How many runs of the job may run at a time in the whole namespace; None: any number."""
+        if self.max_running is not None or self.schedule is None or self.overlap is Overlap.ALLOW:
+            return self.max_running
+        return 1
+
+    def to_document(self) -> dict[str, Json]:
+        """The settings as data; durations are milliseconds."""
+        return {
+            "schedule": self.schedule,
+            "timezone": self.timezone,
+            "misfire": self.misfire.value,
+            "misfire_limit": self.misfire_limit,
+            "overlap": self.overlap.value,
+            "jitter": span_ms(self.jitter),
+            "retry": self.retry.to_document(),
+            "priority": int(self.priority),
+            "concurrency": self.concurrency,
+            "max_running": self.max_running,
+            "lock_limit": self.lock_limit,
+            "lock_lifetime": None if self.lock_lifetime is None else span_ms(self.lock_lifetime),
+            "timeout": None if self.timeout is None else span_ms(self.timeout),
+        }
+
+    def overridden(self, document: Mapping[str, object]) -> JobSettings:
+        """These settings with what ``document`` says instead.
+
+        Raises:
+            InvalidRequest: an entry is unknown, or its value cannot be; names it.
+        """
+        fields: dict[str, object] = {name: getattr(self, name) for name in self.__struct_fields__}
+        for name, value in document.items():
+            if name not in fields:
+                raise InvalidRequest(str(name), value, f"any of {', '.join(fields)}")
+            fields[name] = self._read(name, value)
+        return JobSettings(**fields)  # type: ignore[arg-type]  # __post_init__ looks at every one
+
+    def _read(self, name: str, value: object) -> object:
+        match name:
+            case "retry":
+                return self.retry.overridden(value)
+            case "misfire":
+                return _member(Misfires, name, value)
+            case "overlap":
+                return _member(Overlap, name, value)
+            case "jitter":
+                return duration(name, value)
+            case "lock_lifetime" | "timeout":
+                return None if value is None else duration(name, value)
+            case _:
+                return value
+
+
+def _member(kind: type[enum.StrEnum], field: str, value: object) -> enum.StrEnum:
+    try:
+        return kind(str(value))
+    except ValueError:
+        raise InvalidRequest(field, value, " or ".join(member.value for member in kind)) from None
+
+
+def _priority(value: int) -> None:
+    checks.whole("priority", int(value) if isinstance(value, Priority) else value, PRIORITY_LOWEST, PRIORITY_HIGHEST)
+
+
+def job_name(value: str) -> str:
+    """The name, if a job may be called so."""
+    checks.name("name", value)
+    if len(value.encode()) > MAX_JOB_NAME_BYTES:
+        checks.refuse("name", value, f"at most {MAX_JOB_NAME_BYTES} bytes in UTF-8")
+    if value.startswith("onceward:"):
+        checks.refuse("name", value, "a name that does not start with 'onceward:', which is kept for our own records")
+    return value
