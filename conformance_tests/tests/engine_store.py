@@ -54,6 +54,15 @@ class Flaky(MemoryStore):
         return call
 
 
+_benches: list[Bench] = []
+
+
+def close_benches() -> None:
+    """Nothing is renewed any more by any bench of the test that ends."""
+    while _benches:
+        _benches.pop().close()
+
+
 class Bench:
     """A worker whose rounds the test makes, its bodies inline unless it says otherwise."""
 
@@ -78,6 +87,7 @@ class Bench:
             events=self.events,
             bodies=bodies or Inline(),
         )
+        _benches.append(self)
 
     def submit(self, job: str, key: str = "k", data: Json = None, **options: Any) -> RunId:
         return self.launcher.launch(job, data, key=key, **options).run

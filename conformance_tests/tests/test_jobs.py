@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_store import KINDS, Bench, failing, make_store
+from engine_store import KINDS, Bench, close_benches, failing, make_store
 
 from onceward.contracts import Ending, InvalidRequest, Json, LeaseLost, RunId, Status, Store
 from onceward.runners.clock import ManualClock
@@ -30,6 +30,7 @@ from onceward.toolkit.jobs import (
     job,
 )
 from onceward.toolkit.jobs.launch import child_key, nominal_time, occurrence_key
+from onceward.toolkit.schedules import Source, parse
 
 MINUTE = timedelta(minutes=1)
 STEADY = Retry(attempts=3, delay=MINUTE, backoff=Backoff.FIXED, jitter=0.0)
@@ -45,6 +46,7 @@ def store(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path) ->
     store = make_store(request.param, clock, tmp_path)
     store.open()
     yield store
+    close_benches()
     store.close()
 
 
@@ -55,7 +57,7 @@ def test_a_class_is_called_after_itself_and_its_getters_win() -> None:
     class Report(Job):
         retry = Retry(attempts=9)
 
-        def get_schedule(self) -> Json:
+        def get_schedule(self) -> Source:
             return {"type": "schedule", "value": "0 * * * *"}
 
         def get_retry_config(self) -> dict[str, object]:
@@ -72,7 +74,7 @@ def test_a_class_is_called_after_itself_and_its_getters_win() -> None:
 
     settings = Report().settings()
     assert Report.name == "Report"
-    assert settings.schedule == {"type": "schedule", "value": "0 * * * *"}
+    assert settings.schedule == parse("0 * * * *")
     assert settings.retry == Retry(attempts=5, delay=2 * MINUTE, factor=3.0)
     assert (settings.priority, settings.concurrency) == (10, 2)
     assert settings.lock_lifetime == timedelta(hours=2)
@@ -99,7 +101,7 @@ def test_a_function_is_a_job_with_and_without_arguments() -> None:
         ({"max_running": True}, "max_running"),
         ({"priority": 101}, "priority"),
         ({"lock_lifetime": timedelta(0)}, "lock_lifetime"),
-        ({"timezone": "\0"}, "timezone"),
+        ({"timezone": "Mars", "schedule": "@daily"}, "timezone"),
         ({"shedule": "* * * * *"}, "shedule"),
         ({"name": "onceward:mine"}, "name"),
         ({"name": "n" * 201}, "name"),
@@ -119,14 +121,18 @@ def test_a_function_of_two_arguments_is_no_job() -> None:
 
 def test_scheduled_jobs_do_not_overlap_in_the_namespace_unless_they_may() -> None:
     assert JobSettings().cluster_limit is None
-    assert JobSettings(schedule="0 * * * *").cluster_limit == 1
-    assert JobSettings(schedule="0 * * * *", max_running=3).cluster_limit == 3
-    assert JobSettings(schedule="0 * * * *", overlap=Overlap.ALLOW).cluster_limit is None
+    assert JobSettings(schedule=parse("0 * * * *")).cluster_limit == 1
+    assert JobSettings(schedule=parse("0 * * * *"), max_running=3).cluster_limit == 3
+    assert JobSettings(schedule=parse("0 * * * *"), overlap=Overlap.ALLOW).cluster_limit is None
 
 
 def test_settings_survive_the_way_through_a_document() -> None:
     settings = JobSettings(
-        schedule="every 5 minutes", jitter=timedelta(seconds=3), retry=STEADY, lock_lifetime=MINUTE, timeout=MINUTE
+        schedule=parse("every 5 minutes"),
+        jitter=timedelta(seconds=3),
+        retry=STEADY,
+        lock_lifetime=MINUTE,
+        timeout=MINUTE,
     )
     assert JobSettings().overridden(settings.to_document()) == settings
 

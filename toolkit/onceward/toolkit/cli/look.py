@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from onceward.contracts import InvalidRequest, Lifecycle, LockId, LockState, Run, RunQuery, Status, canonical
 from onceward.contracts.records import stamp_text
 from onceward.toolkit.cli.answers import Exit, answering, say
+from onceward.toolkit.cli.durations import parse_moment, short
 from onceward.toolkit.cli.options import JsonOption, NamespaceOption, RunnerOption, open_place
 from onceward.toolkit.cli.output import (
     lock_fields,
@@ -22,7 +23,6 @@ from onceward.toolkit.cli.output import (
     print_table,
     run_fields,
 )
-from onceward.toolkit.durations import parse_moment, short
 
 _PAGE = 1_000
 

@@ -6,10 +6,11 @@ from onceward.toolkit.jobs.job import FunctionJob, Job, job
 from onceward.toolkit.jobs.launch import Launched, Launcher
 from onceward.toolkit.jobs.once import Once, StepTaken
 from onceward.toolkit.jobs.retry import Backoff, Retry
-from onceward.toolkit.jobs.settings import JobSettings, Misfires, Overlap, Priority, Where
+from onceward.toolkit.jobs.settings import JobSettings, Priority, Where
+from onceward.toolkit.schedules import Misfire, MisfirePolicy, Overlap
 
 __all__ = [
     "Backoff", "Cancel", "FatalError", "FunctionJob", "Job", "JobContext", "JobSettings", "Launched", "Launcher",
-    "Misfires", "Once", "Overlap", "Priority", "Retry", "RetryableError", "Snooze", "StepTaken", "Where",
-    "current_job_context", "job",
+    "Misfire", "MisfirePolicy", "Once", "Overlap", "Priority", "Retry", "RetryableError", "Snooze", "StepTaken",
+    "Where", "current_job_context", "job",
 ]  # fmt: skip

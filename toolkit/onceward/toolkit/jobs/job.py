@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypedDict, Unpack, c
 
 from onceward.contracts import InvalidRequest, Json
 from onceward.toolkit.jobs.retry import Retry, duration
-from onceward.toolkit.jobs.settings import JobSettings, Misfires, Overlap, Where, job_name
+from onceward.toolkit.jobs.settings import JobSettings, Where, job_name, read_schedule
+from onceward.toolkit.schedules import Misfire, Overlap, Source
 
 if TYPE_CHECKING:
     from onceward.toolkit.jobs.context import JobContext
@@ -33,8 +34,8 @@ Body: TypeAlias = "Callable[[JobContext], Json] | Callable[[JobContext], Awaitab
 class Job:
     """What is done, and how; subclass it and write ``run``. One instance serves all runs, so keep no run's state in it.
 
-    The attributes are the defaults of ``JobSettings``. What has to be computed can be returned by a getter instead:
-    ``get_schedule``, ``get_retry_config``, ``get_priority``, ``get_concurrency``, ``get_lock_lifetime``.
+    The attributes are those of ``JobSettings``; a schedule may be anything that ``parse`` understands. What has to be
+    computed can be returned by a getter instead: ``get_schedule``, ``get_retry_config``, ``get_priority``, ``get_concurrency``, ``get_lock_lifetime``.
 
     Attributes:
         name: of the job; the class's own name unless given.
@@ -43,10 +44,9 @@ class Job:
     """
 
     name: str = ""
-    schedule: Json = None
-    timezone: str = "UTC"
-    misfire: Misfires = Misfires.ONCE
-    misfire_limit: int = 100
+    schedule: Source | None = None
+    timezone: str | None = None
+    misfire: Misfire = Misfire()
     overlap: Overlap = Overlap.SKIP
     jitter: timedelta = timedelta(0)
     retry: Retry = Retry()
@@ -78,7 +78,7 @@ class Job:
         """
         return data
 
-    def get_schedule(self) -> Json:
+    def get_schedule(self) -> Source | None:
         """When it runs by itself."""
         return self.schedule
 
@@ -106,10 +106,8 @@ class Job:
         """
         retry, lifetime = self.get_retry_config(), self.get_lock_lifetime()
         return JobSettings(
-            schedule=self.get_schedule(),
-            timezone=self.timezone,
+            schedule=read_schedule(self.get_schedule(), self.timezone),
             misfire=self.misfire,
-            misfire_limit=self.misfire_limit,
             overlap=self.overlap,
             jitter=self.jitter,
             retry=retry if isinstance(retry, Retry) else Retry().overridden(retry),
@@ -167,10 +165,9 @@ class JobOptions(TypedDict, total=False):
     """The arguments of ``@job``: the attributes of ``Job``."""
 
     name: str
-    schedule: Json
-    timezone: str
-    misfire: Misfires
-    misfire_limit: int
+    schedule: Source | None
+    timezone: str | None
+    misfire: Misfire
     overlap: Overlap
     jitter: timedelta
     retry: Retry

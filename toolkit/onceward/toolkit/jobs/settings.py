@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import TypeVar
 
-from onceward.contracts import InvalidRequest, Json, canonical, checks
+from onceward.contracts import InvalidRequest, Json, checks
 from onceward.contracts.records import PRIORITY_HIGHEST, PRIORITY_LOWEST, Record
 from onceward.contracts.times import span_ms
 from onceward.toolkit.jobs.retry import Retry, duration
+from onceward.toolkit.schedules import Misfire, MisfirePolicy, Overlap, Schedule, parse
+from onceward.toolkit.schedules.policies import MAX_LIMIT
 
 #: Names of jobs leave room for the prefixes of the documents about them.
 MAX_JOB_NAME_BYTES = 200
@@ -35,32 +38,12 @@ class Where(enum.StrEnum):
     """In a process of its own, which can be killed."""
 
 
-class Misfires(enum.StrEnum):
-    """What becomes of occurrences whose time passed while no server was there to start them."""
-
-    SKIP = "skip"
-    ONCE = "once"
-    ALL = "all"
-
-
-class Overlap(enum.StrEnum):
-    """What becomes of an occurrence that is due while the one before it has not ended."""
-
-    SKIP = "skip"
-    QUEUE_ONE = "queue_one"
-    QUEUE_ALL = "queue_all"
-    CANCEL_RUNNING = "cancel_running"
-    ALLOW = "allow"
-
-
 class JobSettings(Record, frozen=True, kw_only=True):
     """What holds for a job. Every field can be overridden by the job's configuration document, while servers run.
 
     Attributes:
-        schedule: cron text, human text, or ``{"type": …, "value": …}``; None: runs only when somebody submits one.
-        timezone: IANA zone of the schedule.
+        schedule: when it runs by itself; None: only when somebody submits a run.
         misfire: what becomes of missed occurrences.
-        misfire_limit: with ``all``, at most so many of them (the latest).
         overlap: what becomes of an occurrence while the one before it has not ended.
         jitter: an occurrence starts up to so much later, the same for every server.
         retry: when a failed run is tried again.
@@ -73,10 +56,8 @@ class JobSettings(Record, frozen=True, kw_only=True):
         timeout: a body that takes longer is told to stop, and then given up. None: no limit.
     """
 
-    schedule: Json = None
-    timezone: str = "UTC"
-    misfire: Misfires = Misfires.ONCE
-    misfire_limit: int = 100
+    schedule: Schedule | None = None
+    misfire: Misfire = Misfire()
     overlap: Overlap = Overlap.SKIP
     jitter: timedelta = timedelta(0)
     retry: Retry = Retry()
@@ -88,10 +69,9 @@ class JobSettings(Record, frozen=True, kw_only=True):
     timeout: timedelta | None = None
 
     def __post_init__(self) -> None:
-        canonical(self.schedule, field="schedule")
-        checks.text("timezone", self.timezone, 256)
-        checks.kind("misfire", self.misfire, Misfires)
-        checks.whole("misfire_limit", self.misfire_limit, 1, 10_000)
+        if self.schedule is not None:
+            checks.kind("schedule", self.schedule, Schedule)
+        checks.kind("misfire", self.misfire, Misfire)
         checks.kind("overlap", self.overlap, Overlap)
         checks.kind("retry", self.retry, Retry)
         _priority(self.priority)
@@ -113,10 +93,9 @@ class JobSettings(Record, frozen=True, kw_only=True):
     def to_document(self) -> dict[str, Json]:
         """The settings as data; durations are milliseconds."""
         return {
-            "schedule": self.schedule,
-            "timezone": self.timezone,
-            "misfire": self.misfire.value,
-            "misfire_limit": self.misfire_limit,
+            "schedule": None if self.schedule is None else self.schedule.to_dict(),
+            "timezone": None if self.schedule is None else self.schedule.timezone,
+            "misfire": _misfire_document(self.misfire),
             "overlap": self.overlap.value,
             "jitter": span_ms(self.jitter),
             "retry": self.retry.to_document(),
@@ -136,9 +115,12 @@ class JobSettings(Record, frozen=True, kw_only=True):
         """
         fields: dict[str, object] = {name: getattr(self, name) for name in self.__struct_fields__}
         for name, value in document.items():
-            if name not in fields:
-                raise InvalidRequest(str(name), value, f"any of {', '.join(fields)}")
-            fields[name] = self._read(name, value)
+            if name not in fields and name != "timezone":
+                raise InvalidRequest(str(name), value, f"any of {', '.join([*fields, 'timezone'])}")
+            if name not in ("schedule", "timezone"):
+                fields[name] = self._read(name, value)
+        if "schedule" in document or "timezone" in document:
+            fields["schedule"] = self._schedule(document)
         return JobSettings(**fields)  # type: ignore[arg-type]  # __post_init__ looks at every one
 
     def _read(self, name: str, value: object) -> object:
@@ -146,7 +128,7 @@ class JobSettings(Record, frozen=True, kw_only=True):
             case "retry":
                 return self.retry.overridden(value)
             case "misfire":
-                return _member(Misfires, name, value)
+                return _misfire(self.misfire, value)
             case "overlap":
                 return _member(Overlap, name, value)
             case "jitter":
@@ -156,8 +138,63 @@ class JobSettings(Record, frozen=True, kw_only=True):
             case _:
                 return value
 
+    def _schedule(self, document: Mapping[str, object]) -> Schedule | None:
+        """The schedule, if either it or its zone is another one."""
+        present = None if self.schedule is None else self.schedule.to_dict()
+        source, timezone = document.get("schedule", present), document.get("timezone")
+        if timezone is None and self.schedule is not None:
+            timezone = self.schedule.timezone
+        if timezone is not None and not isinstance(timezone, str):
+            raise InvalidRequest("timezone", timezone, "the name of an IANA time zone, such as 'Europe/Vienna'")
+        if "timezone" in document and "schedule" not in document and present is not None:
+            source = {**present, "timezone": timezone}
+        return read_schedule(source, timezone)
 
-def _member(kind: type[enum.StrEnum], field: str, value: object) -> enum.StrEnum:
+
+def read_schedule(source: object, timezone: str | None = None) -> Schedule | None:
+    """The schedule that somebody wrote, None for none; a zone of its own wins over ``timezone``.
+
+    Raises:
+        InvalidRequest: it is not understood; says what is allowed.
+    """
+    if source is None or isinstance(source, Schedule):
+        return source
+    if isinstance(source, Mapping):
+        return parse({"timezone": timezone, **source} if timezone is not None else source)
+    if not isinstance(source, (str, datetime, timedelta)):
+        raise InvalidRequest("schedule", source, "text such as '0 * * * *' or 'every 5 minutes', or a mapping")
+    return parse(source, timezone=timezone)
+
+
+def _misfire(present: Misfire, value: object) -> Misfire:
+    """A rule for what was missed: the policy's name, or a mapping with policy, limit and grace."""
+    if isinstance(value, Misfire):
+        return value
+    given = dict(value) if isinstance(value, Mapping) else {"policy": value}
+    unknown = [name for name in given if name not in ("policy", "limit", "grace")]
+    if unknown:
+        raise InvalidRequest(f"misfire.{unknown[0]}", given[unknown[0]], "policy, limit or grace")
+    limit, grace = given.get("limit", present.limit), given.get("grace")
+    checks.whole("misfire.limit", limit, 1, MAX_LIMIT)
+    return Misfire(
+        policy=_member(MisfirePolicy, "misfire.policy", given.get("policy", present.policy)),
+        limit=limit,
+        grace=present.grace if grace is None else duration("misfire.grace", grace),
+    )
+
+
+def _misfire_document(misfire: Misfire) -> dict[str, Json]:
+    return {
+        "policy": misfire.policy.value,
+        "limit": misfire.limit,
+        "grace": None if misfire.grace is None else span_ms(misfire.grace),
+    }
+
+
+_Kind = TypeVar("_Kind", bound=enum.StrEnum)
+
+
+def _member(kind: type[_Kind], field: str, value: object) -> _Kind:
     try:
         return kind(str(value))
     except ValueError:
