@@ -35,11 +35,11 @@ class Job:
     """What is done, and how; subclass it and write ``run``. One instance serves all runs, so keep no run's state in it.
 
     The attributes are those of ``JobSettings``; a schedule may be anything that ``parse`` understands. What has to be
-    computed can be returned by a getter instead: ``get_schedule``, ``get_retry_config``, ``get_priority``, ``get_concurrency``, ``get_lock_lifetime``.
+    computed can be returned by a getter instead: ``get_schedule``, ``get_retry_config``, ``get_priority``,
+    ``get_concurrency``, ``get_lock_lifetime``.
 
     Attributes:
         name: of the job; the class's own name unless given.
-        data: what ``ctx.data`` is in scheduled runs.
         where: where the body runs.
     """
 
@@ -117,6 +117,7 @@ class Job:
             lock_limit=self.lock_limit,
             lock_lifetime=None if lifetime is None else duration("lock_lifetime", lifetime),
             timeout=self.timeout,
+            data=self.data,
         )
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from onceward.contracts import InvalidRequest, Json, checks
+from onceward.contracts import InvalidRequest, Json, canonical, checks
 from onceward.contracts.records import PRIORITY_HIGHEST, PRIORITY_LOWEST, Record
 from onceward.contracts.times import span_ms
 from onceward.toolkit.jobs.retry import Retry, duration
@@ -54,6 +54,7 @@ class JobSettings(Record, frozen=True, kw_only=True):
         lock_limit: at most so many held leases in one process; None: as many as run.
         lock_lifetime: how long a run outlives the process that ran it; renewed while it lives. None: the server's.
         timeout: a body that takes longer is told to stop, and then given up. None: no limit.
+        data: what ``ctx.data`` is in scheduled runs.
     """
 
     schedule: Schedule | None = None
@@ -67,6 +68,7 @@ class JobSettings(Record, frozen=True, kw_only=True):
     lock_limit: int | None = None
     lock_lifetime: timedelta | None = None
     timeout: timedelta | None = None
+    data: Json = None
 
     def __post_init__(self) -> None:
         if self.schedule is not None:
@@ -82,6 +84,7 @@ class JobSettings(Record, frozen=True, kw_only=True):
         checks.delay("jitter", self.jitter)
         checks.lease("lock_lifetime", self.lock_lifetime)
         checks.delay("timeout", self.timeout)
+        canonical(self.data, field="data")
 
     @property
     def cluster_limit(self) -> int | None:
@@ -105,6 +108,7 @@ class JobSettings(Record, frozen=True, kw_only=True):
             "lock_limit": self.lock_limit,
             "lock_lifetime": None if self.lock_lifetime is None else span_ms(self.lock_lifetime),
             "timeout": None if self.timeout is None else span_ms(self.timeout),
+            "data": self.data,
         }
 
     def overridden(self, document: Mapping[str, object]) -> JobSettings:
@@ -159,11 +163,16 @@ def read_schedule(source: object, timezone: str | None = None) -> Schedule | Non
     """
     if source is None or isinstance(source, Schedule):
         return source
-    if isinstance(source, Mapping):
-        return parse({"timezone": timezone, **source} if timezone is not None else source)
-    if not isinstance(source, (str, datetime, timedelta)):
+    if not isinstance(source, (str, datetime, timedelta, Mapping)):
         raise InvalidRequest("schedule", source, "text such as '0 * * * *' or 'every 5 minutes', or a mapping")
-    return parse(source, timezone=timezone)
+    try:
+        if isinstance(source, Mapping):
+            return parse({"timezone": timezone, **source} if timezone is not None else source)
+        return parse(source, timezone=timezone)
+    except InvalidRequest as error:
+        if error.field.startswith(("schedule", "timezone")):
+            raise
+        raise InvalidRequest(f"schedule, {error.field}", error.value, error.allowed) from None
 
 
 def _misfire(present: Misfire, value: object) -> Misfire:
@@ -175,7 +184,8 @@ def _misfire(present: Misfire, value: object) -> Misfire:
     if unknown:
         raise InvalidRequest(f"misfire.{unknown[0]}", given[unknown[0]], "policy, limit or grace")
     limit, grace = given.get("limit", present.limit), given.get("grace")
-    checks.whole("misfire.limit", limit, 1, MAX_LIMIT)
+    if not isinstance(limit, int):
+        raise InvalidRequest("misfire.limit", limit, f"a whole number from 1 to {MAX_LIMIT}")
     return Misfire(
         policy=_member(MisfirePolicy, "misfire.policy", given.get("policy", present.policy)),
         limit=limit,

@@ -70,6 +70,7 @@ class Worker:
         self._changed = threading.Condition()
         self._asked: Asked | None = None
         self._closing = threading.Event()
+        self._hurry = threading.Event()
         self.stopping = threading.Event()
 
     # -- one round ----------------------------------------------------------------------------------------------
@@ -162,6 +163,10 @@ class Worker:
         with self._changed:
             return sorted(self._attempts, key=lambda attempt: attempt.began)
 
+    def running_by_job(self) -> Mapping[str, int]:
+        """How many runs of each job are here."""
+        return self._capacity.running()
+
     def overdue(self) -> list[RunId]:
         """Runs whose bodies go on although their lease is lost."""
         return [attempt.run.id for attempt in self.running() if attempt.held.lost.is_set()]
@@ -171,9 +176,16 @@ class Worker:
         self._closing.set()
 
     def drain(self, timeout: float) -> bool:
-        """True: all bodies have ended within ``timeout`` seconds."""
+        """True: all bodies have ended within ``timeout`` seconds, and before somebody ``hurry``s."""
+        end = lease_time() + timeout
         with self._changed:
-            return self._changed.wait_for(lambda: not self._attempts, max(0.0, timeout))
+            while self._attempts and not self._hurry.is_set() and (left := end - lease_time()) > 0:
+                self._changed.wait(min(left, _MIND_EVERY))
+            return not self._attempts
+
+    def hurry(self) -> None:
+        """Draining ends now, whatever still runs."""
+        self._hurry.set()
 
     def give_up(self) -> list[RunId]:
         """What still runs is given back, and its bodies are told; the answer is what that was."""
