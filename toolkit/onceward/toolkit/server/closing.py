@@ -52,6 +52,8 @@ def shut_down(server: Closable, deadline: timedelta) -> ShutdownReport:
     worker.stop_claiming()
     kept = ("check-out", "mind")  # they serve what still runs
     stopped = [loop for name, loop in loops.items() if name not in kept]
+    loops["start"].stop()
+    loops["start"].join(min(1.0, drain_end - lease_time()))  # either all loops run now, or none ever will
     for loop in stopped:
         loop.stop()
     for listener in server.listeners:

@@ -86,7 +86,7 @@ def _named(text: str) -> Iterator[Job]:
         yield from _in(getattr(module, attribute))
         return
     inner = pkgutil.walk_packages(getattr(module, "__path__", []), f"{name}.")
-    modules = [module, *(_imported(info.name) for info in inner)]
+    modules = [module, *(_imported(info.name) for info in inner if not _private(info.name))]
     jobs = [job for each in modules for job in _in_module(each)]
     if not jobs:
         raise InvalidRequest(
@@ -115,7 +115,7 @@ def _in_path(path: Path) -> Iterator[Job]:
     if not path.is_dir():
         raise InvalidRequest("jobs", str(path), "a folder or a file that is there")
     for file in sorted(path.rglob("*.py")):
-        if not file.name.startswith(("_", ".")):
+        if not _private(file.stem):
             yield from _in_module(_loaded(file))
 
 
@@ -149,6 +149,11 @@ def _in_module(module: ModuleType) -> Iterator[Job]:
             and value.__module__ == module.__name__
         ):
             yield value()
+
+
+def _private(name: str) -> bool:
+    """True for what is not looked into: ``__main__`` would run a program."""
+    return name.rpartition(".")[2].startswith(("_", "."))
 
 
 def _code(job: Job) -> object:

@@ -93,7 +93,8 @@ class JobServer:
         self.owns_runner = owns_runner
         self._needs = needs
         self._ready, self._asked = threading.Event(), threading.Event()
-        self._closing = threading.Lock()
+        self._starting, self._closing = threading.Lock(), threading.Lock()
+        self._started = False
         self._report: ShutdownReport | None = None
         self.loops, self.listeners = self._make_loops()
 
@@ -149,13 +150,22 @@ class JobServer:
     def start(self) -> Self:
         """The server works, or will as soon as the store answers: see ``health`` and ``wait_ready``.
 
+        Nothing happens if it was started before; a server that was shut down stays so.
+
         Raises:
             StoreMisconfigured: the store can never work like this.
         """
+        with self._starting:
+            if self._started or self._asked.is_set():
+                return self
+            self._started = True
         try:
             self._open()
         except StoreUnavailable as error:
             log.warning("the store is not available yet: %s", error)
+        except BaseException:
+            self._started = False
+            raise
         self.loops["start"].start()
         return self
 
@@ -272,7 +282,7 @@ class JobServer:
         )
         worker.on_room, worker.on_minded, worker.flusher.wake = claim.wake, mind.wake, flush.wake
         loops = [
-            Loop("start", self._begin), claim, flush, mind, configs, Loop("listen for work", for_work.round),
+            Loop("start", self._begin), flush, mind, claim, configs, Loop("listen for work", for_work.round),
             Loop("listen for configurations", for_configs.round), Loop("maintenance", self._maintain),
         ]  # fmt: skip
         if settings.submit_schedules:
@@ -292,9 +302,11 @@ class JobServer:
             return
         self._open()
         self.manager.refresh()
+        if self.loops["start"].stopping:
+            return
         for name, loop in self.loops.items():
-            if name != "start" and not self.loops["start"].stopping:
-                loop.start()
+            if name != "start":
+                loop.start()  # one that was told to stop meanwhile ends at once
         self._ready.set()
         self.loops["start"].stop()
         log.info(
