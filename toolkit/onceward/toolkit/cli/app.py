@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from onceward.toolkit.cli import change, demo, look
+from onceward.toolkit.cli import change, demo, look, serve
 from onceward.toolkit.cli.answers import EXIT_CODES, answering
 from onceward.toolkit.cli.options import JsonOption, NamespaceOption, Place, RunnerOption
 from onceward.toolkit.cli.output import print_json
@@ -27,6 +27,13 @@ def build() -> typer.Typer:
     )
     app.callback()(_start)
     app.command()(demo.demo)
+    app.command()(serve.serve)
+    app.command()(serve.run)
+    app.command()(serve.jobs)
+    app.command()(serve.enable)
+    app.command()(serve.disable)
+    app.command()(serve.retry)
+    app.command()(serve.discard)
     app.command()(look.runs)
     app.command()(look.show)
     app.command()(look.locks)
