@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -88,24 +89,30 @@ class Member:
         assert self.process.stdin is not None
         self.process.stdin.write(msgspec.json.encode(setup) + b"\n")
         self.process.stdin.flush()
+        self.died: float | None = None
+        self._waiter = threading.Thread(target=self._wait, daemon=True)
+        self._waiter.start()
 
     @property
     def alive(self) -> bool:
         """True while it runs."""
-        return self.process.poll() is None
+        return self.died is None
+
+    def _wait(self) -> None:
+        self.process.wait()
+        self.died = time.monotonic()  # noted at once, since verdicts depend on it
 
     def kill(self) -> None:
         """It is gone, in the middle of whatever it did."""
         self.process.kill()
-        self.process.wait()
+        self._waiter.join()
 
     def end(self) -> None:
         """It has shut down; or it is killed."""
         if self.alive:
             self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
+        self._waiter.join(20)
+        if self.alive:
             self.kill()
         if self.process.stdin is not None:
             self.process.stdin.close()
@@ -207,7 +214,8 @@ class Soak:
         self.faults["server process stopped past its lease (SIGSTOP)"] += 1
 
     def _gone(self, member: Member, how: str) -> None:
-        self.died[member.process.pid] = time.monotonic()
+        assert member.died is not None  # it is not alive
+        self.died[member.process.pid] = member.died
         if member.process.stdin is not None:
             member.process.stdin.close()
         self.faults[how] += 1

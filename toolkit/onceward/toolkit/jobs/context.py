@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 from onceward.contracts import Json, Progress, Run, RunId, canonical
@@ -41,7 +42,6 @@ class JobContext:
         run: as it was claimed.
         data: what the run was submitted with.
         stopping: set when the server shuts down: finish soon, or raise ``Snooze``.
-        logger: logs with the run's name on every line.
     """
 
     def __init__(
@@ -57,13 +57,15 @@ class JobContext:
         self.run = run
         self.data = data
         self.stopping = stopping or threading.Event()
-        self.logger = JobLogger(
-            logging.getLogger(f"onceward.job.{run.job}"),
-            {"job": run.job, "key": run.key, "attempt": run.attempt, "token": held.token},
-        )
         self._held, self._renewer, self._launcher = held, renewer, launcher
         self._children: Counter[str] = Counter()
         self._lock = threading.Lock()
+
+    @cached_property
+    def logger(self) -> JobLogger:
+        """Logs with the run's name on every line."""
+        fields = {"job": self.job, "key": self.key, "attempt": self.attempt, "token": self.token}
+        return JobLogger(logging.getLogger(f"onceward.job.{self.job}"), fields)
 
     @property
     def id(self) -> RunId:

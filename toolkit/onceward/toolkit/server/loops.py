@@ -74,7 +74,8 @@ class Loop:
 
     def wake(self) -> None:
         """The next round begins now, or as soon as the present one is over."""
-        self._wake.set()
+        if not self._wake.is_set():  # looking is far cheaper than setting, and this is called for every run
+            self._wake.set()
 
     def stop(self) -> None:
         """No further round begins. Returns at once; see ``join``."""

@@ -153,7 +153,8 @@ class Worker:
         self._capacity.give_back(attempt.run.job)
         with self._changed:
             self._attempts.discard(attempt)
-            self._changed.notify_all()
+            if not self._attempts:
+                self._changed.notify_all()
         self.on_room()
 
     # -- looking, and the end -----------------------------------------------------------------------------------
