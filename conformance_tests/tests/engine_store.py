@@ -8,7 +8,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from onceward.contracts import Json, OutcomeUnknown, Run, RunId, Runner, Store, StoreUnavailable
+from redis_support import ClockedRedisStore, shared_url
+
+from onceward.contracts import Json, OutcomeUnknown, Run, RunId, Runner, Store, StoreUnavailable, new_request
 from onceward.runners.clock import ManualClock
 from onceward.runners.memory import MemoryStore
 from onceward.runners.sqlite import SqliteStore
@@ -19,13 +21,19 @@ from onceward.toolkit.server.events import Events
 from onceward.toolkit.server.settings import ServerSettings
 from onceward.toolkit.server.worker import Worker
 
-KINDS = ("memory", "sqlite")
+KINDS = ("memory", "sqlite", "redis")
 PATIENCE = 30.0
 """Seconds after which something that should have happened has not; never reached by a test that passes."""
 
 
 def make_store(kind: str, clock: ManualClock, folder: Path) -> Store:
-    return MemoryStore(clock=clock) if kind == "memory" else SqliteStore(folder / "jobs.db", clock=clock)
+    match kind:
+        case "memory":
+            return MemoryStore(clock=clock)
+        case "sqlite":
+            return SqliteStore(folder / "jobs.db", clock=clock)
+        case _:
+            return ClockedRedisStore(shared_url(), new_request(), clock)
 
 
 class Flaky(MemoryStore):

@@ -16,8 +16,18 @@ from typing import Any
 
 import pytest
 from engine_store import KINDS, PATIENCE, Flaky
+from redis_support import shared_url
 
-from onceward.contracts import InvalidRequest, Json, Runner, RunQuery, Status, StoreMisconfigured, WaitTimeout
+from onceward.contracts import (
+    InvalidRequest,
+    Json,
+    Runner,
+    RunQuery,
+    Status,
+    StoreMisconfigured,
+    WaitTimeout,
+    new_request,
+)
 from onceward.runners.factory import open_runner
 from onceward.toolkit.jobs import FunctionJob, Job, JobContext, Retry, RetryableError, job
 from onceward.toolkit.jobs.job import Body
@@ -30,7 +40,13 @@ SECOND = timedelta(seconds=1)
 
 @pytest.fixture(params=KINDS)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return f"memory://{tmp_path}" if request.param == "memory" else f"sqlite:///{tmp_path}/jobs.db"
+    match request.param:
+        case "memory":
+            return f"memory://{tmp_path}"
+        case "sqlite":
+            return f"sqlite:///{tmp_path}/jobs.db"
+        case _:
+            return f"{shared_url()}?namespace={new_request()}"
 
 
 @pytest.fixture
