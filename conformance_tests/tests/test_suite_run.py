@@ -256,7 +256,7 @@ def test_a_harness_whose_processes_cannot_open_a_shared_store_cannot_be_run() ->
 
 
 def test_unknown_profiles_and_properties_are_refused_with_what_there_is() -> None:
-    with pytest.raises(InvalidRequest, match="checkin, lock, queue, durable"):
+    with pytest.raises(InvalidRequest, match="checkin, lock, queue, scheduler, worker, durable"):
         run_suite(MemoryHarness(), profiles=["lok"])
     with pytest.raises(InvalidRequest, match=r"lock\.model"):
         run_property(MemoryHarness(), "lock.modell")
