@@ -182,8 +182,9 @@ class WorkerMachine(Machine):
             status, failures = ENDS[program]
             run = runs.get(key)
             self.expect("J6", run is not None and run.status is status, lambda: f"{key} ({program}) is {run}")  # noqa: B023
-            assert run is not None
-            self.expect("J7", run.failures == failures, lambda: f"{key} failed {run.failures} times")  # noqa: B023
+            assert run is not None  # just expected
+            failed = run.failures
+            self.expect("J7", failed == failures, lambda: f"{key} failed {failed} times")  # noqa: B023
 
     def _perform(self, who: str, worker: Worker, attempt: Attempt) -> None:
         def end() -> None:

@@ -9,15 +9,18 @@ import os
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 from onceward.contracts import CheckOut, Failure, InvalidRequest, Json, LeaseLost, Run, canonical
 from onceward.toolkit.jobs.context import JobContext
 from onceward.toolkit.jobs.errors import FatalError
 from onceward.toolkit.jobs.launch import Launcher
 from onceward.toolkit.jobs.outcome import ended_by, succeeded
+from onceward.toolkit.jobs.settings import Where
 from onceward.toolkit.leasetime import lease_time
 from onceward.toolkit.renewal import HeldLease, Renewer
 from onceward.toolkit.server.capacity import Plan
+from onceward.toolkit.server.offload import run_in_process
 
 log = logging.getLogger("onceward.server")
 
@@ -68,7 +71,7 @@ class Attempt:
         try:
             with self.context.entered():
                 self._prepare()
-                result = self.plan.job.run(self.context)
+                result = self._run()
                 if inspect.isawaitable(result):  # a plain function that answers with a coroutine
                     result = asyncio.run(_awaited(result))
             ending = self._well(result)
@@ -76,6 +79,10 @@ class Attempt:
             ending = self._badly(error)
         self._leave_if_forked()
         self.end(ending)
+
+    def _run(self) -> Any:
+        job = self.plan.job
+        return run_in_process(job, self.context) if job.where is Where.PROCESS else job.run(self.context)
 
     async def perform_async(self) -> None:
         """The same for a coroutine function, in an event loop."""

@@ -8,6 +8,7 @@ import threading
 from queue import SimpleQueue
 from typing import Protocol
 
+from onceward.toolkit.jobs.settings import Where
 from onceward.toolkit.server.attempt import Attempt
 
 log = logging.getLogger("onceward.server")
@@ -25,12 +26,17 @@ class Bodies(Protocol):
         ...
 
 
+def in_event_loop(attempt: Attempt) -> bool:
+    """True for a coroutine function, unless it has a process of its own."""
+    return attempt.plan.job.is_async and attempt.plan.job.where is Where.THREAD
+
+
 class Inline:
     """Each body runs in the thread that starts it: one step of a worker then is all of it. For tests and for queues."""
 
     def start(self, attempt: Attempt) -> None:
         """The body has run."""
-        if attempt.plan.job.is_async:
+        if in_event_loop(attempt):
             asyncio.run(attempt.perform_async())
         else:
             attempt.perform()
@@ -104,14 +110,14 @@ class Coroutines:
 
 
 class Mixed:
-    """Plain functions in threads, coroutines in the event loop."""
+    """Plain functions in threads, as what looks after a process; coroutines in the event loop."""
 
     def __init__(self) -> None:
         self._threads, self._coroutines = Threads(), Coroutines()
 
     def start(self, attempt: Attempt) -> None:
         """The body runs where its kind belongs."""
-        (self._coroutines if attempt.plan.job.is_async else self._threads).start(attempt)
+        (self._coroutines if in_event_loop(attempt) else self._threads).start(attempt)
 
     def close(self) -> None:
         """No further body is started."""

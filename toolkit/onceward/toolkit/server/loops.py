@@ -55,11 +55,12 @@ class Loop:
     Args:
         name: for health and logs.
         step: does one round, and answers how many seconds until the next (0: at once; None: until it is woken).
+        longest_pause: between two tries while the step fails, in seconds.
     """
 
-    def __init__(self, name: str, step: Callable[[], float | None]) -> None:
+    def __init__(self, name: str, step: Callable[[], float | None], *, longest_pause: float = _LONGEST_PAUSE) -> None:
         self.name = name
-        self._step = step
+        self._step, self._longest_pause = step, longest_pause
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -148,6 +149,6 @@ class Loop:
 
     def _pause(self) -> None:
         """Longer after each failure, and never the same on all servers; only the end of the loop cuts it short."""
-        pause = min(_FIRST_PAUSE * 2.0 ** min(self._failures - 1, 20), _LONGEST_PAUSE)
+        pause = min(_FIRST_PAUSE * 2.0 ** min(self._failures - 1, 20), self._longest_pause)
         self._began = None
         self._stopping.wait(pause * random.uniform(0.5, 1.0))

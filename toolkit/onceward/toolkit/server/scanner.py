@@ -22,6 +22,7 @@ log = logging.getLogger("onceward.server")
 
 #: Plug-ins offer jobs by entry points in this group: a job, a class, or a module.
 GROUP = "onceward.jobs"
+_FROM_FILE = "onceward_jobs_"
 #: A class, a job, a module, the name of a module (``"shop.jobs"``, ``"shop.jobs:CleanUp"``), a folder or a file.
 JobSource: TypeAlias = "Job | type[Job] | ModuleType | str | Path"
 
@@ -122,7 +123,7 @@ def _in_path(path: Path) -> Iterator[Job]:
 def _loaded(file: Path) -> ModuleType:
     """The file as a module of a name of its own, the same one when it is loaded again."""
     full = file.resolve()
-    name = f"onceward_jobs_{hashlib.sha256(str(full).encode()).hexdigest()[:12]}_{full.stem}"
+    name = f"{_FROM_FILE}{hashlib.sha256(str(full).encode()).hexdigest()[:12]}_{full.stem}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, full)
@@ -158,6 +159,25 @@ def _private(name: str) -> bool:
 
 def _code(job: Job) -> object:
     return getattr(job, "function", type(job))
+
+
+def source_of(job: Job) -> str:
+    """Where another process finds the job: the name of its module, or its file where the module is no import away.
+
+    Raises:
+        InvalidRequest: it stands in no module, as in a console.
+    """
+    name = getattr(_code(job), "__module__", "")
+    if (
+        name != "__main__"
+        and not name.startswith(_FROM_FILE)
+        and "<locals>" not in getattr(_code(job), "__qualname__", "")
+    ):
+        return str(name)
+    file = _file(job)
+    if file is None or not file.is_file() or "<locals>" in getattr(_code(job), "__qualname__", ""):
+        raise InvalidRequest("where", job.name, "a job at the top of a module or file, so that a process can load it")
+    return str(file.resolve())
 
 
 def _where(job: Job) -> str:

@@ -269,7 +269,9 @@ class JobServer:
 
     def _make_loops(self) -> tuple[Mapping[str, Loop], tuple[Listener, ...]]:
         worker, settings, every = self.worker, self.settings, self.settings.process_every.total_seconds()
-        claim, flush, mind = Loop("claim", worker.round), Loop("check-out", self._flush), Loop("mind", worker.mind)
+        claim, mind = Loop("claim", worker.round), Loop("mind", worker.mind)
+        # When the store is back, ends are sent before anybody asks for runs that lapsed meanwhile.
+        flush = Loop("check-out", self._flush, longest_pause=0.5)
         configs, schedule = Loop("configurations", self._refresh), Loop("schedule", self.ticker.round)
         for_work = Listener(
             self.runner.scheduler, self._of_work, claim.wake, every=every, fruitless=lambda: worker.fruitless

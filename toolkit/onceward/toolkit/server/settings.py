@@ -45,7 +45,7 @@ class ServerSettings(Record, frozen=True, kw_only=True):
         lock_limit: at most so many held leases; None: as many as runs. It never holds what it cannot start.
         default_lock_limit: the same for one job that says nothing.
         default_lock_lifetime: how long a run outlives a process that died. It is renewed while the process lives, so
-            it can be short.
+            it can be short; but a store that is away for less than two thirds of it costs no running body its lease.
         shutdown_deadline: how long a shutdown may take unless it is told otherwise.
         reconcile_every: how often configurations are read again, even if no change was heard of.
         clean_every: how often old records are looked for.
@@ -58,7 +58,7 @@ class ServerSettings(Record, frozen=True, kw_only=True):
     default_concurrency: int = 1
     lock_limit: int | None = None
     default_lock_limit: int | None = None
-    default_lock_lifetime: timedelta = timedelta(seconds=60)
+    default_lock_lifetime: timedelta = timedelta(minutes=2)
     shutdown_deadline: timedelta = timedelta(seconds=30)
     reconcile_every: timedelta = timedelta(seconds=30)
     clean_every: timedelta = timedelta(minutes=5)

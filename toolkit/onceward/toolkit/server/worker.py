@@ -136,10 +136,17 @@ class Worker:
         elif self._closing.is_set() or attempt.held.lost.is_set():
             attempt.give_up()
         else:
-            self._events.tell(JobEvent(event=Event.START, run=run))
+            self._start(attempt)
+
+    def _start(self, attempt: Attempt) -> None:
+        self._events.tell(JobEvent(event=Event.START, run=attempt.run))
+        try:
             self._bodies.start(attempt)
-            if _needs_minding(attempt):
-                self.on_minded()
+        except Exception:  # no more threads, say: somebody else may have room, and what else was claimed goes on
+            log.exception("%s could not be started", attempt.run.id)
+            attempt.give_up()
+        if _needs_minding(attempt):
+            self.on_minded()
 
     def _end(self, attempt: Attempt, checkout: CheckOut) -> None:
         took = attempt.took
