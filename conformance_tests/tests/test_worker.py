@@ -242,9 +242,11 @@ def test_g9_a_body_that_keeps_the_interpreter_busy_keeps_its_lease() -> None:
     bench, other = Bench(real, busy, bodies=Mixed()), Bench(real, busy)
     run = bench.submit("busy")
     bench.worker.claim()
-    until(lambda: bench.worker.running()[0].took > timedelta(seconds=3))
-    assert other.work() == 0
-    spun.set()
+    try:
+        until(lambda: bench.worker.running()[0].took > timedelta(seconds=3))
+        assert other.work() == 0
+    finally:
+        spun.set()
     assert bench.worker.drain(PATIENCE)
     bench.worker.flusher.flush()
     assert (bench.run(run).status, bench.run(run).attempt) == (Status.SUCCEEDED, 1)
