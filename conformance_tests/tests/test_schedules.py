@@ -194,6 +194,7 @@ def test_errors_point_at_the_field(expression: str, field: str, item: str, allow
         ("on the 6th friday", "second Friday"),
         ("on the 1st and the last friday", "second Friday"),
         ("at 9:30 on the 13th on friday", "either days of the month or days of the week"),
+        ("every day on the 13th", "either days of the month or days of the week"),
         ("at 9:30 at 10:30", "join what belongs together"),
         ("at 9:30 in Smarch", "month"),
         ("in january", "every 5 minutes"),

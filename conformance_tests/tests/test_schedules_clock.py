@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import calendar
 from datetime import UTC, date, datetime, time, timedelta
+from functools import cache
 from itertools import islice, pairwise
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from schedules_support import HALF_MINUTE, Change, changes, clock, expected, kinds_of_changes, rules, zone_file
 
-from onceward.toolkit.schedules import Fold, Gap, Schedule, parse
+from onceward.toolkit.schedules import Expression, Fold, Gap, Schedule, parse
 
 HOUR = timedelta(hours=1)
 ZONES = sorted(available_timezones())
@@ -157,8 +158,7 @@ def test_days_over_years(start: date, day: str, month: str, weekday: str) -> Non
 
 def on(each: date, day: str, month: str, weekday: str) -> bool:
     """The expression's days, by the definitions in words."""
-    weeks = calendar.Calendar().monthdatescalendar(each.year, each.month)
-    same = sorted(d for week in weeks for d in week if d.month == each.month and d.weekday() == each.weekday())
+    same = same_weekdays(each.year, each.month, each.weekday())
     number = each.isoweekday() % 7
     words_of_day = {"*": True, "*/2": each.day % 2 == 1, "13": each.day == 13, "29": each.day == 29}
     words_of_day |= {"30,31": each.day >= 30, "1-7": each.day <= 7, "*/28": each.day in (1, 29)}
@@ -170,6 +170,13 @@ def on(each: date, day: str, month: str, weekday: str) -> bool:
     words_of_month |= {"*/5": each.month in (1, 6, 11), "1-12/3": each.month in (1, 4, 7, 10)}
     both = words_of_day[day], words_of_week[weekday]
     return words_of_month[month] and (all(both) if day[0] == "*" or weekday[0] == "*" else any(both))
+
+
+@cache
+def same_weekdays(year: int, month: int, weekday: int) -> list[date]:
+    """The month's column for a weekday."""
+    weeks = calendar.Calendar().monthdatescalendar(year, month)
+    return sorted(day for week in weeks for day in week if day.month == month and day.weekday() == weekday)
 
 
 @pytest.mark.parametrize(
@@ -190,6 +197,58 @@ def test_the_end_of_the_calendar_is_the_end() -> None:
     for source in ("0 0 29 2 *", "* * * * * *", "every 7 days"):
         schedule = parse(source, timezone="Pacific/Kiritimati")
         assert schedule.next_after(datetime(9998, 12, 31, 23, 59, 59, tzinfo=UTC)) is None
+
+
+# -- how much is looked at, which is counted, not timed ---------------------------------------------------------------
+
+
+class Questions:
+    """How often a schedule asks its expression for a local time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked = 0
+        ask = Expression.at_or_after
+
+        def counted(expression: Expression, local: datetime) -> datetime | None:
+            self.asked += 1
+            return ask(expression, local)
+
+        monkeypatch.setattr(Expression, "at_or_after", counted)
+
+    def by(self, schedule: Schedule, moment: datetime) -> int:
+        """How often it asks for the occurrence after that moment."""
+        self.asked = 0
+        schedule.next_after(moment)
+        return self.asked
+
+
+def test_gaps_and_folds_are_leapt_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However wide they are, and however many local times lie in them."""
+    questions = Questions(monkeypatch)
+    for change in {change.alike: change for change in kinds_of_changes()}.values():
+        schedules = [parse("* * * * * *", timezone=change.zone, gap="skip", fold=fold) for fold in Fold]
+        for schedule in schedules:
+            for part in range(-2, 3):
+                assert questions.by(schedule, change.at + change.width * part / 2 - timedelta(milliseconds=1)) <= 3
+
+
+@pytest.mark.parametrize("expression", ["0 0 29 2 *", "0 0 */28 2 1#5", "59 59 23 31 12 *"])
+def test_rare_days_are_asked_for_once(monkeypatch: pytest.MonkeyPatch, expression: str) -> None:
+    """And answered month by month: at most the 480 that lie between two 29 February on one weekday."""
+    months = []
+    days = Expression.days
+    monkeypatch.setattr(Expression, "days", lambda *args: (months.append(args[1:]), days(*args))[1])
+    schedule = parse(expression, timezone="America/Santiago")
+    months.clear()
+    assert Questions(monkeypatch).by(schedule, datetime(2072, 3, 1, tzinfo=UTC)) == 1
+    assert len(months) <= 481
+
+
+def test_what_always_lies_in_a_gap_never_occurs() -> None:
+    """The last Sunday of March is when Vienna's clock goes from 2:00 to 3:00."""
+    schedule = parse("30 2 * 3 0L", timezone="Europe/Vienna", gap="skip")
+    assert schedule.next_after(datetime(2026, 1, 1, tzinfo=UTC)) is None
+    assert parse("30 2 * 3 0L", timezone="Europe/Vienna").next_after(datetime(2026, 1, 1, tzinfo=UTC)) is not None
 
 
 # -- the cases that everybody gets wrong ------------------------------------------------------------------------------
