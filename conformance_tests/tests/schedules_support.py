@@ -135,9 +135,9 @@ def zone_file(name: str) -> bytes:
 def changes(name: str, data: bytes) -> Iterator[Change]:
     """All changes from 1970 to 2100: those in the file's table, then those that its rule makes."""
     yield from (change for change in table(name, data) if FIRST <= change.at <= LAST)
-    zone = ZoneInfo(name)
-    known = max([change.at for change in table(name, data)], default=FIRST)
-    yield from by_rule(zone, max(known, FIRST) + timedelta(days=1), LAST)
+    if b"," in data.rstrip(b"\n").rpartition(b"\n")[2]:  # the rule for the time after the table has changes
+        known = max([change.at for change in table(name, data)], default=FIRST)
+        yield from by_rule(ZoneInfo(name), max(known, FIRST) + timedelta(days=1), LAST)
 
 
 def table(name: str, data: bytes) -> list[Change]:
@@ -163,15 +163,17 @@ def table(name: str, data: bytes) -> list[Change]:
 
 def by_rule(zone: ZoneInfo, start: datetime, end: datetime) -> Iterator[Change]:
     """The changes that a zone's rule makes: by looking once a week, then halving."""
+    before = offset(zone, start)
     while start < end:
         later = start + timedelta(days=7)
-        if offset(zone, start) != offset(zone, later):
+        after = offset(zone, later)
+        if before != after:
             low, high = start, later
             while high - low > HALF_MINUTE:
                 middle = low + (high - low) // 2 // HALF_MINUTE * HALF_MINUTE
-                low, high = (middle, high) if offset(zone, middle) == offset(zone, start) else (low, middle)
-            yield Change(zone.key, high, offset(zone, start), offset(zone, high))
-        start = later
+                low, high = (middle, high) if offset(zone, middle) == before else (low, middle)
+            yield Change(zone.key, high, before, after)
+        start, before = later, after
 
 
 def offset(zone: ZoneInfo, instant: datetime) -> int:

@@ -17,7 +17,17 @@ from typer.testing import CliRunner
 from onceward.contracts import InvalidRequest
 from onceward.toolkit.cli.app import build
 from onceward.toolkit.durations import parse_duration, spell
-from onceward.toolkit.schedules import ALIASES, CronSchedule, Expression, Fold, Gap, IntervalSchedule, from_dict, parse
+from onceward.toolkit.schedules import (
+    ALIASES,
+    CronSchedule,
+    Expression,
+    Fold,
+    Gap,
+    IntervalSchedule,
+    Schedule,
+    from_dict,
+    parse,
+)
 from onceward.toolkit.schedules.fields import KINDS, MONTHS, WEEKDAYS
 from onceward.toolkit.schedules.human import EXAMPLES
 from onceward.toolkit.schedules.words import ordinal
@@ -90,6 +100,14 @@ def test_equal_is_what_says_the_same() -> None:
     assert parse("@hourly") == parse("0 */1 * * *") == parse("every hour")
     assert parse("@hourly") != parse("@hourly", timezone="Europe/Vienna")
     assert parse("0-59/5 * * * *") != parse("*/5 * * * *")  # only the latter follows the clock through a change
+
+
+def test_instants_are_whole_milliseconds_as_stores_keep_them() -> None:
+    """Else a cursor that was rounded down in a store would lie before its occurrence, which would be due for ever."""
+    later = NOON + timedelta(microseconds=1)
+    wanted = NOON + timedelta(milliseconds=1)
+    assert parse(later) == parse(wanted)
+    assert parse("every 5 minutes", start=later).next_after(NOON) == wanted
 
 
 def test_local_dates_need_a_zone_in_which_they_are_one_instant() -> None:
@@ -283,7 +301,7 @@ def test_documents_and_texts_come_back_as_they_were(text: str, gap: Gap | None, 
 @pytest.mark.parametrize("source", ["now", "every 90 seconds", NOON, "@daily"])
 def test_documents_of_all_kinds(source: str | datetime) -> None:
     schedule = parse(source, timezone="Asia/Gaza")
-    assert from_dict(json.loads(json.dumps(schedule.to_dict()))) == schedule
+    assert Schedule.from_dict(json.loads(json.dumps(schedule.to_dict()))) == schedule
 
 
 @given(st.timedeltas(timedelta(seconds=1), timedelta(days=36_500)))
