@@ -19,7 +19,7 @@ from zoneinfo import TZPATH, ZoneInfo, available_timezones
 
 FIRST, LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2100, 12, 31, tzinfo=UTC)
 HALF_MINUTE = timedelta(seconds=30)
-RANGES = [(0, 59), (0, 59), (0, 23), (1, 31), (1, 12), (0, 6)]
+RANGES = [(0, 59), (0, 59), (0, 23), (1, 31), (1, 12), (0, 7)]
 
 Clock = list[tuple[datetime, datetime]]
 
@@ -71,7 +71,7 @@ def fits(local: datetime, fields: list[set[int]], starred: bool) -> bool:
     second, minute, hour, day, month, weekday = fields
     if local.minute not in minute or local.second not in second or local.hour not in hour or local.month not in month:
         return False
-    both = (local.day in day, local.isoweekday() % 7 in weekday)
+    both = (local.day in day, local.isoweekday() in weekday or local.isoweekday() % 7 in weekday)
     return all(both) if starred else any(both)
 
 

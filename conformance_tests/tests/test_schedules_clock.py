@@ -93,7 +93,7 @@ def fields(draw: st.DrawFn, low: int, high: int) -> str:
     return text.get(kind, f"{first}-{last}/{step}")
 
 
-DAYS = st.tuples(fields(1, 28), st.just("*"), fields(0, 6)) | st.just(("*", "*", "*"))
+DAYS = st.tuples(fields(1, 28), st.just("*"), fields(0, 7)) | st.just(("*", "*", "*"))
 
 
 @st.composite

@@ -125,7 +125,7 @@ def _numbers(kind: Kind, item: str) -> range:
         body = stepped[1]
         step = _step(kind, item, stepped[2])
     if body == "*":
-        return range(kind.low, (6 if kind is WEEKDAY else kind.high) + 1, step)
+        return range(kind.low, kind.high + 1, step)
     if ranged := _RANGE.fullmatch(body):
         first, last = _number(kind, item, ranged[1]), _number(kind, item, ranged[2])
         if last == 0 and kind is WEEKDAY and ranged[2] == "sun":
