@@ -107,6 +107,10 @@ def test_years_of_missed_seconds_are_found_by_halving(monkeypatch: pytest.Monkey
     found, _ = due_occurrences(schedule, now - 3 * 365 * DAY, now, Misfire(policy=MisfirePolicy.ALL, limit=10))
     assert found == [now - timedelta(seconds=9 - number) for number in range(10)]
     assert len(asked) < 10 * 80
+    asked.clear()
+    found, _ = due_occurrences(schedule, now - 3 * 365 * DAY, now + DAY / 2, Misfire(grace=timedelta(seconds=3)))
+    assert len(found) == 4
+    assert len(asked) < 6 * 80
 
 
 def test_a_schedule_seen_for_the_first_time() -> None:
