@@ -13,6 +13,7 @@ from onceward.toolkit.cli.answers import EXIT_CODES, answering
 from onceward.toolkit.cli.options import JsonOption, NamespaceOption, Place, RunnerOption
 from onceward.toolkit.cli.output import print_json
 from onceward.toolkit.cli.plugins import add_commands
+from onceward.toolkit.cli.schedule import build_schedule
 
 
 def build() -> typer.Typer:
@@ -39,6 +40,7 @@ def build() -> typer.Typer:
     app.command()(look.locks)
     app.command()(change.unlock)
     app.command()(change.purge)
+    app.add_typer(build_schedule(), name="schedule")
     app.command()(version)
     add_commands(app)
     return app

@@ -86,6 +86,8 @@ class Expression:
 
     def at_or_after(self, local: datetime) -> datetime | None:
         """The first local time that fits, from ``local`` on; None: none up to the last year."""
+        if local.year > LAST_YEAR:
+            return None
         of_day = self._time(local.time())
         if of_day is not None and local.day in self.days(local.year, local.month):
             return datetime.combine(local.date(), of_day)

@@ -107,8 +107,8 @@ def parse_field(kind: Kind, text: str) -> Field:
     if kind is WEEKDAY:
         values = {value % 7 for value in values}
     star = items[0].startswith("*")
-    step = items[0].removeprefix("*") if star else ""
-    head = "*" + ("" if step == "/1" else step.replace("/0", "/")) if star else ""
+    step = int(items[0][2:] or 1) if star else 1
+    head = ("*" if step == 1 else f"*/{step}") if star else ""
     return Field(tuple(sorted(values)), star, tuple(sorted(nth)), _canonical(kind, head, values, nth))
 
 
@@ -125,7 +125,7 @@ def _numbers(kind: Kind, item: str) -> range:
         body = stepped[1]
         step = _step(kind, item, stepped[2])
     if body == "*":
-        return range(kind.low, (6 if kind is WEEKDAY else kind.high) + 1, step)
+        return range(kind.low, kind.high + 1, step)
     if ranged := _RANGE.fullmatch(body):
         first, last = _number(kind, item, ranged[1]), _number(kind, item, ranged[2])
         if last == 0 and kind is WEEKDAY and ranged[2] == "sun":

@@ -26,8 +26,10 @@ EXAMPLES: Final = (
     "'2026-01-31T12:00Z' or 'now'"
 )
 _SINGLE: Final = {"second": "* * * * * *", "minute": "* * * * *", "hour": "0 * * * *", "day": "0 0 * * *"}
-_TOKEN = re.compile(r"\d{1,2}(?::\d{2}){0,2}\s*[ap]m\b|\d{1,2}(?::\d{2}){1,2}|\d+(?:st|nd|rd|th)\b|\d+|[^\W\d_]+|\S")
-_TIME = re.compile(r"(\d{1,2})(?::(\d{2}))?(?::(\d{2}))?\s*([ap]m)?")
+_TOKEN = re.compile(
+    r"\d{1,2}(?::\d{2}){0,2}\s*[ap]m\b|\d{1,2}(?::\d{2}){1,2}|\d+(?:st|nd|rd|th)\b|\d+|[a-z]+|\S", re.ASCII
+)
+_TIME = re.compile(r"(\d{1,2})(?::(\d{2}))?(?::(\d{2}))?\s*([ap]m)?", re.ASCII)
 _ORDINALS: Final = {name: number for number, name in NTH.items()}
 _GROUPS: Final = {"weekday": WORKDAYS, "weekdays": WORKDAYS, "weekend": WEEKEND, "weekends": WEEKEND}
 _DAYS: Final = "days such as 'the 1st', 'the last day', 'the second Friday', and then 'of the month'"
@@ -62,7 +64,7 @@ class _Reader:
         given = self.fields
         if not given or given.keys() == {"month"}:
             self.refuse(EXAMPLES)
-        if given.get("day", "*") != "*" and given.get("weekday", "*") != "*":
+        if "day" in given and "weekday" in given:
             self.refuse("either days of the month or days of the week; for one or the other write a cron expression")
         day, month, weekday = (given.get(name, "*") for name in ("day", "month", "weekday"))
         return f"{given.get('time', '0 0')} {day} {month} {weekday}"

@@ -12,7 +12,7 @@ from onceward.contracts import InvalidRequest, Json, checks
 from onceward.toolkit.durations import spell
 from onceward.toolkit.schedules import words
 from onceward.toolkit.schedules.cron import LAST_YEAR, Expression
-from onceward.toolkit.schedules.schedule import EPOCH, Schedule, in_utc, utc_text
+from onceward.toolkit.schedules.schedule import EPOCH, Schedule, utc_text, whole_ms
 from onceward.toolkit.schedules.wall_clock import Fold, Gap, next_instant
 from onceward.toolkit.zones import time_zone
 
@@ -126,7 +126,7 @@ class OnceSchedule(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "at", in_utc("at", self.at))
+        object.__setattr__(self, "at", whole_ms("at", self.at))
 
     @property
     def text(self) -> str:

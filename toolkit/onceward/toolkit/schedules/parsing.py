@@ -64,13 +64,13 @@ def parse(
             raise InvalidRequest(", ".join(options), next(iter(options.values())), "nothing beside a whole schedule")
         return source if isinstance(source, Schedule) else from_dict(source)
     zone = time_zone("UTC" if timezone is None else timezone)
-    rules = {"gap": _rule("gap", gap, Gap), "fold": _rule("fold", fold, Fold)}
+    gap_rule, fold_rule = _rule("gap", gap, Gap), _rule("fold", fold, Fold)
     found = _read(source, zone, declared=timezone is not None, start=start, end=end)
     if isinstance(found, Schedule):
         if gap is not None or fold is not None:
             raise InvalidRequest("gap, fold", gap or fold, "rules for cron expressions and times of the day only")
         return found
-    return CronSchedule(found, rules["gap"], rules["fold"], timezone=zone.key, start=start, end=end)  # type: ignore[arg-type]
+    return CronSchedule(found, gap_rule, fold_rule, timezone=zone.key, start=start, end=end)
 
 
 def from_dict(document: Mapping[str, Json]) -> Schedule:

@@ -52,6 +52,10 @@ class Misfire:
         checks.whole("misfire.limit", self.limit, 1, MAX_LIMIT)
         checks.delay("misfire.grace", self.grace)
 
+    def forgives(self, lateness: timedelta) -> bool:
+        """What is so late still counts as on time."""
+        return lateness <= (DEFAULT_GRACE if self.grace is None else self.grace)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Due:
@@ -86,11 +90,10 @@ def judge(schedule: Schedule, cursor: datetime | None, now: datetime, misfire: M
     now = in_utc("now", now)
     begin = EPOCH - _TICK if schedule.owes_the_past else now
     cursor = begin if cursor is None else in_utc("cursor", cursor)
-    newest = _newest(schedule, cursor, now, misfire.limit)
+    newest = _newest(schedule, cursor, now, misfire)
     if not newest:
         return Due(occurrences=[], cursor=max(cursor, EPOCH))
-    grace = DEFAULT_GRACE if misfire.grace is None else misfire.grace
-    on_time = [occurrence for occurrence in newest if schedule.lateness(occurrence, now) <= grace]
+    on_time = [occurrence for occurrence in newest if misfire.forgives(schedule.lateness(occurrence, now))]
     match misfire.policy:
         case MisfirePolicy.ALL:
             chosen = newest
@@ -112,12 +115,15 @@ def jittered(occurrence: datetime, job: str, jitter: timedelta) -> datetime:
     return occurrence + timedelta(milliseconds=int.from_bytes(digest[:8]) * (whole + 1) >> 64)
 
 
-def _newest(schedule: Schedule, start: datetime, end: datetime, limit: int) -> list[datetime]:
-    """The last occurrences after ``start``, up to ``end``, in order; at most ``limit``."""
+def _newest(schedule: Schedule, cursor: datetime, now: datetime, misfire: Misfire) -> list[datetime]:
+    """The last occurrences after ``cursor``, in order: as many as may start, and the latest missed one at least."""
     found: list[datetime] = []
-    while len(found) < limit and (latest := schedule.latest(start, end)) is not None:
+    until = now
+    while len(found) < misfire.limit and (latest := schedule.latest(cursor, until)) is not None:
         found.append(latest)
-        end = latest - _TICK
+        if misfire.policy is not MisfirePolicy.ALL and not misfire.forgives(schedule.lateness(latest, now)):
+            break  # what is older has been missed, too
+        until = latest - _TICK
     return found[::-1]
 
 

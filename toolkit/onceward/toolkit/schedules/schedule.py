@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -11,6 +11,7 @@ from itertools import islice
 from typing import ClassVar
 
 from onceward.contracts import InvalidRequest, Json, checks
+from onceward.contracts.times import due_ms, from_ms
 from onceward.toolkit.zones import time_zone
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -40,10 +41,8 @@ class Schedule(ABC):
     def __post_init__(self) -> None:
         time_zone(self.timezone)
         for name in ("start", "end"):
-            value = getattr(self, name)
-            checks.instant(name, value)
-            if value is not None:
-                object.__setattr__(self, name, value.astimezone(UTC))
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, whole_ms(name, getattr(self, name)))
         if self.start is not None and self.end is not None and self.end < self.start:
             raise InvalidRequest("end", self.end, f"an instant not before start ({self.start.isoformat()})")
 
@@ -111,6 +110,13 @@ class Schedule(ABC):
                 document[name] = utc_text(value)
         return document
 
+    @staticmethod
+    def from_dict(document: Mapping[str, Json]) -> Schedule:
+        """The schedule of a document; see ``parsing.from_dict``."""
+        from onceward.toolkit.schedules.parsing import from_dict  # which imports this module
+
+        return from_dict(document)
+
     @cached_property
     def _first_candidate(self) -> datetime | None:
         return None if self.start is None else self.start - _TICK
@@ -135,6 +141,11 @@ def in_utc(field: str, moment: datetime) -> datetime:
         checks.refuse(field, moment, "a datetime with a time zone")
     checks.instant(field, moment)
     return moment.astimezone(UTC)
+
+
+def whole_ms(field: str, moment: datetime) -> datetime:
+    """The instant in UTC, not before ``moment``, in whole milliseconds: stores give it back as it is."""
+    return from_ms(due_ms(in_utc(field, moment)))
 
 
 def utc_text(moment: datetime) -> str:

@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 _SECOND = timedelta(seconds=1)
+#: After so many years calendars and the rules of zones repeat; a pattern that lay in gaps all the while always will.
+_CYCLE = 400
 
 #: The first local time of a pattern at or after a local time; None when there is none any more.
 Pattern = Callable[[datetime], datetime | None]
@@ -96,7 +98,7 @@ def next_instant(moment: datetime, pattern: Pattern, zone: ZoneInfo, gap: Gap, f
         if found is not None:
             return found
         start = change.would_show
-    while (match := pattern(start)) is not None:
+    while (match := pattern(start)) is not None and match.year <= local.year + _CYCLE:
         change = change_at(match, zone)
         if change is None:
             return instant(match, _offset(match, zone, fold=0))
