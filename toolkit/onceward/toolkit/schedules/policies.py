@@ -28,7 +28,7 @@ class Overlap(enum.StrEnum):
     """What becomes of an occurrence while the run of an earlier one has not ended."""
 
     SKIP = "skip"  #: it does not run
-    QUEUE_ONE = "queue_one"  #: it waits; of several that wait only the latest runs
+    QUEUE_ONE = "queue_one"  #: it waits; while it does, later ones do not run
     ALLOW = "allow"  #: it runs beside it
     CANCEL_RUNNING = "cancel_running"  #: the earlier one is asked to stop, and it runs after that
 
