@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from redis_support import shared_url
 
 from onceward.conformance.engine.effects import Body, Effect
@@ -37,6 +38,15 @@ def test_three_servers_under_fire_end_every_run_once(harness: Harness) -> None:
     assert report.judged.takeovers > 0
     assert report.faults["server process killed (SIGKILL)"] == 1
     assert report.faults["server process ended by its job"] >= 1
+
+
+@pytest.mark.timeout(240)
+def test_messages_may_be_lost_and_late_too() -> None:
+    plan = structs.replace(SMALL, runs=80, messages=True, pauses=0, seed=2)
+    report = soak(UrlHarness(shared_url()), plan)
+    assert report.judged.problems == ()
+    assert report.stuck == 0
+    assert any("lost" in fault or "reset" in fault for fault in report.faults), report.faults
 
 
 def test_a_store_that_processes_cannot_share_is_refused() -> None:

@@ -22,6 +22,9 @@ def soak(
     runs: Annotated[int, typer.Option(min=1, help="So many runs of mixed jobs.")] = 5_000,
     kills: Annotated[int, typer.Option(min=0, help="So many servers are killed, and replaced.")] = 10,
     pauses: Annotated[int, typer.Option(min=0, help="So many are stopped past their leases.")] = 0,
+    messages: Annotated[
+        bool, typer.Option("--messages", help="Lose and delay messages on the way to the store's server.")
+    ] = False,
     lease: Annotated[str, typer.Option(metavar="TIME", help="Of every run.")] = "3s",
     patience: Annotated[str, typer.Option(metavar="TIME", help="Nothing ends for so long: it is stuck.")] = "60s",
     seed: Annotated[int, typer.Option(min=0, help="Decides the mix, the victims and the moments.")] = 0,
@@ -43,6 +46,7 @@ def soak(
         runs=runs,
         kills=kills,
         pauses=pauses,
+        messages=messages,
         lease=parse_duration(lease, field="--lease"),
         patience=parse_duration(patience, field="--patience"),
         seed=seed,

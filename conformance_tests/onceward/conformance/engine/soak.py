@@ -10,7 +10,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from onceward.conformance.engine import effects
 from onceward.conformance.engine.child import SetUp
 from onceward.conformance.engine.jobs import MIX, Crashing
 from onceward.conformance.engine.verdict import Ends, Judged, judge
+from onceward.conformance.faults import DIALECTS, AtRandom, Fate, Proxy, Way
+from onceward.conformance.faults.soak import PAST_THE_LEASE
 from onceward.conformance.harness import Harness, Opening
 from onceward.contracts import Run, Runner, RunQuery, RunSpec, Status, StoreError, StoreMisconfigured, checks
 from onceward.contracts.records import Record
@@ -30,6 +33,9 @@ _LIVE = frozenset({Status.SCHEDULED, Status.RUNNING})
 _BATCH = 200
 _LOOK_EVERY = 0.05
 _CRASHING_PER_CENT = 1
+#: A lost or late message costs a server seconds, so there are fewer than in histories of single requests.
+_RATES = {(Way.REPLY, Fate.LOSE): 0.002, (Way.REQUEST, Fate.LOSE): 0.001, (Way.REPLY, Fate.RESET): 0.003}
+_LATE = 0.0005
 
 
 class SoakPlan(Record, frozen=True, kw_only=True):
@@ -41,6 +47,7 @@ class SoakPlan(Record, frozen=True, kw_only=True):
         kills: so many servers are killed, at random moments.
         pauses: so many are stopped for longer than a lease, and continued.
         lease: of every run; a run whose server died goes on after it.
+        messages: where the harness knows the server's address, messages of the servers are lost and come late.
         patience: after so long without any run's end, it is stuck.
         seed: decides the mix, the victims and the moments.
     """
@@ -51,6 +58,7 @@ class SoakPlan(Record, frozen=True, kw_only=True):
     kills: int = 10
     pauses: int = 0
     lease: timedelta = timedelta(seconds=3)
+    messages: bool = False
     patience: timedelta = timedelta(seconds=60)
     ticking: bool = True
     seed: int = 0
@@ -232,19 +240,38 @@ def soak(
     plan = plan or SoakPlan()
     began = time.monotonic()
     with harness.timed_runner() as runner, tempfile.TemporaryDirectory(prefix="onceward-soak-") as folder:
-        opening = harness.opening(runner)
-        if opening is None:
-            raise StoreMisconfigured(f"{harness.name} is not shared between processes; take for example sqlite:///x.db")
-        state = Soak(plan, opening, runner, Path(folder))
-        state.submit()
-        try:
-            stuck = state.run(on_progress)
-        finally:
-            state.close()
+        with _reached(harness, plan) as (through, faults):
+            opening = through.opening(runner)
+            if opening is None:
+                raise StoreMisconfigured(f"{harness.name} is not shared by processes; take for example sqlite:///x.db")
+            state = Soak(plan, opening, runner, Path(folder))
+            state.submit()
+            try:
+                stuck = state.run(on_progress)
+            finally:
+                state.close()
+            state.faults.update(faults)
         runs = [run for run in _all(runner) if not _late(run)]
         ends = Ends(died=state.died, paused=frozenset(state.paused))
         judged = judge(runs, effects.read(state.journal), ends)
     return SoakReport(judged=judged, stuck=stuck, seconds=time.monotonic() - began, faults=dict(state.faults))
+
+
+@contextmanager
+def _reached(harness: Harness, plan: SoakPlan) -> Iterator[tuple[Harness, Counter[str]]]:
+    """The harness by which servers reach the store, directly or through a proxy, and what the proxy did."""
+    if not plan.messages:
+        yield harness, Counter()
+        return
+    server = harness.server()
+    if server is None:
+        raise StoreMisconfigured(f"{harness.name}: nobody knows where its server listens, so messages cannot be lost")
+    disturb = AtRandom(plan.seed, rates=_RATES, late=_LATE, delay=plan.lease * PAST_THE_LEASE)
+    with Proxy((server.host, server.port), DIALECTS[server.dialect], disturb) as proxy:
+        through = harness.through(proxy.address)
+        if through is None:
+            raise StoreMisconfigured(f"{harness.name} has a server(), but no through() for a proxy before it")
+        yield through, proxy.faults
 
 
 def _all(runner: Runner) -> list[Run]:
