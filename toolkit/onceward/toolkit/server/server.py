@@ -321,11 +321,15 @@ class JobServer:
     def _of_work(self) -> Interest:
         return Interest(jobs=frozenset(name for name, plan in self.manager.plans().items() if plan.enabled))
 
-    def _refresh(self) -> float:
+    def follow(self) -> None:
+        """What configurations say, and what was added to the manager, holds from now on; no need to wait for a loop."""
         if self.manager.refresh():
             for name in ("claim", "schedule"):
                 if name in self.loops:
                     self.loops[name].wake()
+
+    def _refresh(self) -> float:
+        self.follow()
         return self.settings.reconcile_every.total_seconds()
 
     def _maintain(self) -> float:
