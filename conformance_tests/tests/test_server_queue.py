@@ -142,6 +142,7 @@ def test_a_watch_does_what_comes_until_it_is_stopped(tmp_path: Path) -> None:
         run = queue.create("t", 1).run
         assert server.wait(run, PROMPT).status is Status.SUCCEEDED
         assert done.is_set()
+        assert server.health().live
         queue.stop()
         queue.create("t", 2)
         assert queue.run_all() == 1

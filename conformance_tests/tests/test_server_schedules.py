@@ -111,8 +111,6 @@ def test_a_round_says_when_the_next_one_is_due(store: Store, clock: ManualClock)
     server = serve(store, hourly())
     clock.advance(59 * MINUTE + timedelta(seconds=30))
     assert server.ticker.round() == 30.0
-    assert server.ticker.next_run("hourly") == START + HOUR
-    assert server.ticker.next_run("other") is None
 
 
 def test_g10_a_server_that_dies_between_submission_and_cursor_leaves_nothing_undone(clock: ManualClock) -> None:
@@ -514,3 +512,30 @@ def test_an_unknown_job_is_parked_and_visible_until_a_server_knows_it(store: Sto
     assert found.result == {"x": 1}
     server.maintenance.round(server.manager.configs.documents())
     assert server.health().parked == {}
+
+
+def test_what_nobody_takes_over_and_what_changed_on_the_disk_is_reported(
+    store: Store, clock: ManualClock, tmp_path: Path
+) -> None:
+    server = serve(store, broken_job([1]))
+    server.launch("mail", key="1")
+    asked = server.worker._ask()
+    assert asked is not None
+    assert len(store.claim(asked.claim)) == 1  # by a server that dies
+    clock.advance(HOUR)
+    server.maintenance.round([])
+    assert any("leases that are over" in reason for reason in server.health().reasons)
+    tick(server)
+    server.maintenance.round([])
+    assert not any("leases that are over" in reason for reason in server.health().reasons)
+
+
+def test_a_file_of_jobs_that_changed_is_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "jobs_here.py"
+    file.write_text("from onceward.toolkit.jobs import job\n@job\ndef one(): ...\n")
+    server = JobServer.create("memory://", [file])
+    assert server.files.changed() == []
+    file.write_text("from onceward.toolkit.jobs import job\n@job\ndef other_name(): ...\n")
+    assert server.files.changed() == [file]
+    assert any("jobs_here.py" in reason for reason in server.health().reasons)
+    servers.append(server)

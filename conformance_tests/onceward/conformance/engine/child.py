@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -28,7 +27,6 @@ class SetUp(msgspec.Struct, frozen=True, kw_only=True):
     lease: timedelta
     concurrency: int
     ticking: bool
-    options: Mapping[str, str] = {}
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ log = logging.getLogger("onceward.server")
 _AT_ONCE = 500
 #: So many batches per job and round, so that a round never takes long.
 _BATCHES = 20
+_LAPSED = RunQuery(statuses=frozenset({Status.RUNNING}), lapsed=True, limit=1_000)
 _GOOD = frozenset({Status.SUCCEEDED, Status.CANCELLED})
 _BAD = frozenset({Status.FAILED})
 
@@ -24,12 +25,14 @@ class Maintenance:
 
     Attributes:
         parked: how many runs wait of each job that no server of the namespace has ever known. They stay as they are.
+        lapsed: how many runs of this server's jobs are held on leases that are over, and nobody has taken them yet.
     """
 
     def __init__(self, runner: Runner, retention: Retention | None, jobs: Callable[[], Collection[str]]) -> None:
         self._runner, self._retention, self._jobs = runner, retention, jobs
         self._warned: set[str] = set()
         self.parked: Mapping[str, int] = {}
+        self.lapsed = 0
 
     def round(self, configured: Collection[str]) -> int:
         """Old records of this server's jobs are gone, and what is parked is known; the number of records."""
@@ -43,6 +46,7 @@ class Maintenance:
         for job in sorted(set(self.parked) - self._warned):
             log.warning("%d runs of the unknown job %r are parked until a server knows it", self.parked[job], job)
         self._warned = set(self.parked)
+        self.lapsed = sum(run.job in self._jobs() for run in self._runner.lifecycle.runs(_LAPSED))
         if self._retention is None:
             return 0
         mine = [job for job in counts if job in self._jobs() or job == ONCE_JOB]
@@ -70,8 +74,3 @@ class Maintenance:
             if gone < _AT_ONCE:
                 break
         return total
-
-
-def lapsed(runner: Runner) -> int:
-    """How many runs are held on leases that are over: their servers died, and nobody has taken them over yet."""
-    return len(runner.lifecycle.runs(RunQuery(statuses=frozenset({Status.RUNNING}), lapsed=True, limit=1_000)))

@@ -43,6 +43,7 @@ class JobManager:
         self._jobs: dict[str, Job] = {}
         self._registered: set[str] = set()
         self._known: Mapping[str, Scheduled] = MappingProxyType({})
+        self._plans: Mapping[str, Plan] = MappingProxyType({})
         self._lock = threading.RLock()
 
     # -- which jobs there are -----------------------------------------------------------------------------------
@@ -70,7 +71,7 @@ class JobManager:
 
     def plans(self) -> Mapping[str, Plan]:
         """What is to be run, and how; the same object until something changes."""
-        return {name: each.plan for name, each in self._known.items()}
+        return self._plans
 
     def scheduled(self) -> Mapping[str, Scheduled]:
         """The jobs with their documents."""
@@ -108,7 +109,9 @@ class JobManager:
                         known[name] = self._known[name]
             self._report(problems)
             changed = known != dict(self._known)
-            self._known = MappingProxyType(known)
+            if changed:
+                self._known = MappingProxyType(known)
+                self._plans = MappingProxyType({name: each.plan for name, each in known.items()})
         for each in known.values():
             self._serve_wish(each.config)
         return changed

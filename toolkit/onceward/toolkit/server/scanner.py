@@ -48,16 +48,16 @@ def plugin_jobs() -> list[Job]:
 
 
 class FileWatch:
-    """Notices that the files of jobs have changed; looking costs one stat per file."""
+    """Notices that the files of jobs have changed since they were loaded; looking costs one stat per file."""
 
     def __init__(self, jobs: Iterable[Job]) -> None:
         self._files = {path for job in jobs if (path := _file(job)) is not None}
-        self._seen = self._look()
+        self._loaded = self._look()
 
     def changed(self) -> list[Path]:
-        """The files that have changed, come or gone since the last look."""
-        before, self._seen = self._seen, self._look()
-        return sorted(path for path in self._files if before[path] != self._seen[path])
+        """The files that are not what they were; a server goes on with what it loaded until it is started again."""
+        now = self._look()
+        return sorted(path for path in self._files if now[path] != self._loaded[path])
 
     def _look(self) -> Mapping[Path, tuple[int, int] | None]:
         return {path: _state(path) for path in self._files}

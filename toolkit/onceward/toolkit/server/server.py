@@ -41,7 +41,7 @@ from onceward.toolkit.server.listening import Listener
 from onceward.toolkit.server.loops import Loop, LoopState
 from onceward.toolkit.server.maintenance import Maintenance
 from onceward.toolkit.server.manager import JobManager
-from onceward.toolkit.server.scanner import JobSource, found_jobs
+from onceward.toolkit.server.scanner import FileWatch, JobSource, found_jobs
 from onceward.toolkit.server.settings import ServerSettings
 from onceward.toolkit.server.signals import handled
 from onceward.toolkit.server.ticker import Ticker
@@ -90,6 +90,7 @@ class JobServer:
         )
         self.ticker = Ticker(runner, self.launcher, self.manager.scheduled)
         self.maintenance = Maintenance(runner, settings.retention, lambda: self.manager.jobs().keys())
+        self.files = FileWatch(self.manager.jobs().values())
         self.owns_runner = owns_runner
         self._needs = needs
         self._ready, self._asked = threading.Event(), threading.Event()
@@ -246,6 +247,11 @@ class JobServer:
         reasons += [f"schedule of {job}: {problem}" for job, problem in dict(self.ticker.problems).items()]
         reasons += [f"{run} goes on although its lease is lost" for run in self.worker.overdue()]
         reasons += [f"{n} runs of unknown job {job!r} are parked" for job, n in self.maintenance.parked.items()]
+        if self.maintenance.lapsed:
+            reasons.append(
+                f"{self.maintenance.lapsed} runs are held on leases that are over; no server had room for them"
+            )
+        reasons += [f"{path} has changed: start the server again to load it" for path in self.files.changed()]
         if not self._ready.is_set():
             reasons.append("not started, or the store has not answered yet")
         return ServerHealth(
@@ -262,7 +268,7 @@ class JobServer:
 
     def _answered_lately(self) -> bool:
         """True if any loop that asks the store has had an answer lately."""
-        ages = [self.loops[name].health().since_success for name in ("claim", "configurations", "schedule")]
+        ages = [self.loops[name].health().since_success for name in ("claim", "configurations", "maintenance")]
         return any(age is not None and age < _READY_FOR for age in ages)
 
     # -- its loops ----------------------------------------------------------------------------------------------

@@ -76,14 +76,6 @@ class Ticker:
         nearest = min((self._serve_or_say(each, now) for each in found.values()), default=_LONGEST)
         return max(0.0, nearest.total_seconds())
 
-    def next_run(self, job: str) -> datetime | None:
-        """The next occurrence of a job's schedule, as this server knows; None: there is none."""
-        known, cursor = self._scheduled().get(job), self._cursors.get(job)
-        if known is None or known.plan.settings.schedule is None or not known.plan.enabled:
-            return None
-        begin = cursor.at if cursor is not None and cursor.at is not None else self._runner.lifecycle.now()
-        return known.plan.settings.schedule.next_after(begin)
-
     def _serve_or_say(self, each: Scheduled, now: datetime) -> timedelta:
         """Like ``_serve``; what is wrong with one job does not keep the others from their runs."""
         job = each.config.job
