@@ -33,8 +33,6 @@ MARGIN = 0.02
 _RENEW_AT = 1 / 3
 _RETRY_AT_LEAST = 0.02
 _LOOK = 1.0
-#: The thread outlives its last lease by this, so that a stream of short ones does not start one thread each.
-_IDLE = 1.0
 
 
 def local_end(sent: float, duration: timedelta | None) -> float | None:
@@ -230,7 +228,6 @@ class Renewer:
             self._changed.notify()
 
     def _loop(self) -> None:
-        idle_until = lease_time() + _IDLE
         while True:
             with self._changed:
                 kept = list(self._kept)  # in one step: stop() takes leases out at any moment
@@ -238,15 +235,13 @@ class Renewer:
                 self._kept.difference_update(set(kept).difference(live))
                 if self._closed:
                     return
-                now = lease_time()
-                if live:
-                    idle_until = now + _IDLE
-                elif now >= idle_until:
+                if not live:
                     self._thread = None
                     return
+                now = lease_time()
                 due = [held for held in live if self._due_at(held) <= now]
                 if not due:
-                    self._wakes_at = min((self._due_at(held) for held in live), default=idle_until)
+                    self._wakes_at = min(self._due_at(held) for held in live)
                     self._changed.wait(self._wakes_at - now)
                     continue
             self._renew_all(due)
