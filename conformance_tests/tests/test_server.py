@@ -328,6 +328,27 @@ def test_g17_a_shutdown_returns_also_when_the_store_hangs(started: Callable[...,
     hang.set()
 
 
+def test_g17_a_claim_that_the_store_does_not_answer_is_reported(started: Callable[..., JobServer]) -> None:
+    store = Flaky()
+    hang, asked = threading.Event(), threading.Event()
+
+    def claim(request: object) -> list[object]:
+        asked.set()
+        hang.wait()
+        return []
+
+    store.claim = claim  # type: ignore[assignment, method-assign]
+
+    @job(name="j")
+    def body() -> None: ...
+
+    server = started(Runner.of(store, namespace="n"), body)
+    assert asked.wait(PATIENCE)
+    report = server.shutdown(SECOND)
+    assert (report.claim_open, report.clean) == (True, False)
+    hang.set()
+
+
 def test_g17_a_second_wish_does_not_wait_for_bodies(url: str, started: Callable[..., JobServer]) -> None:
     go, began = threading.Event(), threading.Event()
 

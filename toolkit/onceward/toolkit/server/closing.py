@@ -71,6 +71,7 @@ def shut_down(server: Closable, deadline: timedelta) -> ShutdownReport:
         drained=before - len(released),
         released=tuple(run for run in released if run not in unsent),
         abandoned=tuple(sorted(unsent)),
+        claim_open=worker.claim_open,
         closed=closed,
         took=timedelta(seconds=lease_time() - began),
     )
@@ -120,4 +121,6 @@ def _words(report: ShutdownReport) -> str:
         text += f", {len(report.released)} given back unfinished ({', '.join(map(str, report.released[:5]))})"
     if report.abandoned:
         text += f", {len(report.abandoned)} left to lapse ({', '.join(map(str, report.abandoned[:5]))})"
+    if report.claim_open:
+        text += ", and whatever the latest claim took, which the store did not answer"
     return text + ("" if report.closed else ", the store did not close in time")

@@ -42,6 +42,7 @@ class ShutdownReport(Record, frozen=True, kw_only=True):
         drained: how many runs ended by themselves while it waited.
         released: runs that were given back unfinished; other servers start them at once.
         abandoned: runs whose end or release the store did not confirm in time: they lapse, and are taken over then.
+        claim_open: the store did not answer the latest claim; what it may have taken lapses, too.
         closed: the store was closed in time.
         took: how long it all was.
     """
@@ -49,10 +50,11 @@ class ShutdownReport(Record, frozen=True, kw_only=True):
     drained: int
     released: tuple[RunId, ...]
     abandoned: tuple[RunId, ...]
+    claim_open: bool
     closed: bool
     took: timedelta
 
     @property
     def clean(self) -> bool:
         """True: nothing was left behind."""
-        return not self.released and not self.abandoned and self.closed
+        return not self.released and not self.abandoned and not self.claim_open and self.closed

@@ -179,6 +179,11 @@ class Worker:
         """Runs whose bodies go on although their lease is lost."""
         return [attempt.run.id for attempt in self.running() if attempt.held.lost.is_set()]
 
+    @property
+    def claim_open(self) -> bool:
+        """True while nobody knows what the latest claim took."""
+        return self._asked is not None
+
     def stop_claiming(self) -> None:
         """Nothing new is started; what a claim under way still brings is given back."""
         self._closing.set()
