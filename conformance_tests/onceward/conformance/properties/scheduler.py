@@ -107,7 +107,8 @@ class SchedulerMachine(Machine):
         self.servers[holder] = server = JobServer.create(
             replace(client, scheduler=cut), self._jobs(), bodies=Inline(), max_concurrency=50, default_concurrency=50
         )
-        self.ask(f"{holder} starts a server", lambda: (server.manager.refresh(), server.ticker.round()))
+        self.ask(f"{holder} starts a server", lambda: (server.manager.refresh(), server.ticker.round())[0])
+        self.wish_open = False  # it has served what was wished
 
     def _jobs(self) -> list[Job]:
         @job(
@@ -165,7 +166,8 @@ class SchedulerMachine(Machine):
     @rule(holder=holders)
     def wish(self, holder: str) -> None:
         """Somebody wants a run now; a wish that nobody has served yet is not doubled."""
-        self.ask(f"{holder}: run {WISHED} now", lambda: self.servers[holder].manager.configs.ask_run_now(WISHED))
+        configs = self.servers[holder].manager.configs
+        self.ask(f"{holder}: run {WISHED} now", lambda: configs.ask_run_now(WISHED).version)
         self.wished += not self.wish_open
         self.wish_open = True
 
@@ -181,7 +183,7 @@ class SchedulerMachine(Machine):
             return structs.replace(present, overrides={**present.overrides, "priority": value})
 
         doing = f"{holder}: priority={value}, and in the middle of it {other}: concurrency={value}"
-        self.ask(doing, lambda: first.change(WISHED, change))
+        self.ask(doing, lambda: first.change(WISHED, change).version)
         self.edits = {"priority": value, "concurrency": value}
 
     @rule(holder=holders)

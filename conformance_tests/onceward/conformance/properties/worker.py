@@ -8,11 +8,11 @@ from functools import partial
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from onceward.conformance.machine import HOLDERS, Machine, explore, holders, picked, picks, quietly
+from onceward.conformance.machine import HOLDERS, Machine, explore, holders, picked, picks, quietly, told
 from onceward.conformance.property import Property
 from onceward.conformance.trial import Trial
 from onceward.contracts import Json, RunId, RunQuery, Status
-from onceward.toolkit.jobs import FatalError, JobContext, Launcher, Retry, Snooze, job
+from onceward.toolkit.jobs import FatalError, JobContext, JobSettings, Launcher, Retry, Snooze, job
 from onceward.toolkit.jobs.retry import Backoff
 from onceward.toolkit.server.attempt import Attempt
 from onceward.toolkit.server.capacity import Plan
@@ -22,6 +22,7 @@ from onceward.toolkit.server.worker import Worker
 
 JOB, LIMIT, TRIES = "work", 3, 2
 RETRY = Retry(attempts=TRIES, delay=timedelta(0), backoff=Backoff.FIXED, jitter=0.0, max_crashes=None)
+SETTINGS = JobSettings(retry=RETRY)
 #: How a run ends, and how often it has failed by then.
 ENDS = {
     "ok": (Status.SUCCEEDED, 0),
@@ -89,7 +90,7 @@ class WorkerMachine(Machine):
     @rule(count=st.integers(1, 3), program=st.sampled_from(tuple(ENDS)), priority=st.sampled_from((0, 0, 5)))
     def submit(self, count: int, program: str, priority: int) -> None:
         """Runs are submitted."""
-        launcher = Launcher(self.runner.scheduler)
+        launcher = Launcher(self.runner.scheduler, lambda name: SETTINGS)
         for _ in range(count):
             key = f"{len(self.programs)}"
             self.programs[key] = program
@@ -175,13 +176,14 @@ class WorkerMachine(Machine):
                 moved += self.workers[holder].claim()
                 while self.bodies[holder].attempts:
                     self.end(holder, 0)
+                    moved += 1
             if not moved:
                 break
         runs = {run.key: run for run in self.runner.lifecycle.runs(RunQuery(job=JOB, limit=10_000))}
         for key, program in self.programs.items():
             status, failures = ENDS[program]
             run = runs.get(key)
-            self.expect("J6", run is not None and run.status is status, lambda: f"{key} ({program}) is {run}")  # noqa: B023
+            self.expect("J6", run is not None and run.status is status, lambda: f"{key} ({program}) is {told(run)}")  # noqa: B023
             assert run is not None  # just expected
             failed = run.failures
             self.expect("J7", failed == failures, lambda: f"{key} failed {failed} times")  # noqa: B023
