@@ -26,6 +26,7 @@ from onceward.runners.clock import ManualClock
 from onceward.runners.memory import MemoryStore
 from onceward.toolkit import resend
 from onceward.toolkit.jobs import Job, JobContext, Retry, job
+from onceward.toolkit.server.attempt import Attempt
 from onceward.toolkit.server.bodies import Mixed
 from onceward.toolkit.server.capacity import Plan
 from onceward.toolkit.server.events import JobEvent
@@ -458,3 +459,18 @@ def test_a_loop_also_survives_a_defect_and_notices_that_it_hangs(monkeypatch: py
     assert not loop.join(0.0)
     hang.set()
     assert loop.join(PATIENCE)
+
+
+def test_a_coroutine_that_is_stopped_before_it_began_ends_all_the_same(store: Store) -> None:
+    class Never(Held):
+        def start(self, attempt: object) -> None:
+            assert isinstance(attempt, Attempt)
+            attempt.held.cancelled.set()
+            attempt.dropped()
+            attempt.dropped()  # a second time changes nothing
+
+    bench = Bench(store, named("a"), bodies=Never())
+    run = bench.submit("a")
+    assert bench.work() == 1
+    assert bench.run(run).status is Status.CANCELLED
+    assert bench.worker.running() == []

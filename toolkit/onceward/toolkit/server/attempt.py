@@ -105,7 +105,8 @@ class Attempt:
 
     def dropped(self) -> None:
         """Its body is over; if it never began, since it was stopped before, that is its end."""
-        self.end(self._badly(asyncio.CancelledError("stopped before it began")))
+        if not self._ended.locked():
+            self.end(self._badly(asyncio.CancelledError("stopped before it began")))
 
     def give_up(self) -> bool:
         """It is given back unfinished, and its body, which may still run, is told that the lease is lost."""
