@@ -36,7 +36,8 @@ from onceward.runners.factory import open_runner
 from onceward.toolkit.cli import change, plugins
 from onceward.toolkit.cli.answers import Exit, answering, complain
 from onceward.toolkit.cli.app import build
-from onceward.toolkit.cli.durations import parse_duration, parse_moment, short
+from onceward.toolkit.cli.durations import parse_moment, short
+from onceward.toolkit.durations import parse_duration
 
 HOUR = timedelta(hours=1)
 

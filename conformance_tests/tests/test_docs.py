@@ -135,6 +135,9 @@ def test_make_targets_in_documents_exist() -> None:
     assert not wrong
 
 
+GROUPS = {"schedule"}  # commands that have commands
+
+
 def onceward_commands() -> list[tuple[str, tuple[str, ...]]]:
     """Each subcommand that a document shows, with all options that are shown with it."""
     shown: dict[str, set[str]] = {}
@@ -147,13 +150,14 @@ def onceward_commands() -> list[tuple[str, tuple[str, ...]]]:
         if words[0] != "onceward" or len(words) < 2:
             continue
         options = {word.partition("=")[0] for word in words[1:] if word.startswith("--")}
-        shown.setdefault("" if words[1].startswith("-") else words[1], set()).update(options)
+        name = " ".join(words[1:3]) if words[1] in GROUPS else words[1]
+        shown.setdefault("" if name.startswith("-") else name, set()).update(options)
     return [(name, tuple(sorted(options))) for name, options in sorted(shown.items())]
 
 
 @pytest.mark.parametrize(("name", "options"), onceward_commands())
 def test_command_lines_in_documents_exist(name: str, options: tuple[str, ...]) -> None:
-    command = [sys.executable, "-c", "from onceward.toolkit.cli import main; main()", *([name] if name else [])]
+    command = [sys.executable, "-c", "from onceward.toolkit.cli import main; main()", *name.split()]
     environment = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb", "PATH": "", "PYTHONPATH": ":".join(sys.path)}
     done = subprocess.run(
         [*command, "--help"], capture_output=True, text=True, timeout=60, check=False, env=environment

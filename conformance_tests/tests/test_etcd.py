@@ -35,6 +35,7 @@ from onceward.contracts import (
     Want,
     new_request,
 )
+from onceward.contracts.requests import Ending
 from onceward.contracts.runner import Runner
 from onceward.runners.clock import ManualClock
 from onceward.runners.etcd import EtcdStore, wire
@@ -188,6 +189,28 @@ def test_g1_a_claim_that_takes_longer_than_its_lease_has_each_run_once(monkeypat
         monkeypatch.setattr(store, "_take", slow)
         found = store.claim(Claim.of("job", holder="ann", lease=HOUR, limit=3))
         assert [(run.key, run.attempt) for run in found] == [("k", 1)]
+
+
+def test_a_run_that_is_given_back_while_a_claim_looks_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lease had lapsed before the claim, so there is no moment at which it could not be taken."""
+    clock, namespace = ManualClock(), new_request()
+    store, other = (EtcdStore(shared_url(), namespace, clock=clock) for _ in range(2))
+    store.open()
+    other.open()
+    held = enter(other)
+    end_lease(shared_url(), namespace, held)
+    call = store._link.call
+
+    def late(method: str, request: bytes, *, reads: bool) -> bytes:
+        monkeypatch.undo()
+        clock.advance(timedelta(milliseconds=20))
+        assert other.checkout([CheckOut(lease=held, ending=Ending.RELEASED)]) == [True]
+        return call(method, request, reads=reads)
+
+    monkeypatch.setattr(store._link, "call", late)
+    assert [run.key for run in store.claim(Claim.of("job", holder="bob", lease=HOUR))] == ["k"]
+    store.close()
+    other.close()
 
 
 def alive(store: EtcdStore) -> set[str]:

@@ -80,3 +80,29 @@ def test_the_orders_file_is_what_its_script_writes(tmp_path: Path) -> None:
 def test_every_example_is_run_here() -> None:
     tested = set(re.findall(r'run\("(\w+\.py)"', Path(__file__).read_text(encoding="utf-8")))
     assert tested == {path.name for path in EXAMPLES.glob("*.py")}, "an example without a test"
+
+
+def test_job_server_hourly_clean_up_in_two_servers_runs_once_per_hour() -> None:
+    said = run("hourly_cleanup.py")
+    hours = re.findall(r"the clean-up of (\S+) ran in server (?:one|two)", said)
+    assert len(hours) >= 3
+    assert len(set(hours)) == len(hours)
+
+
+def test_job_server_etl_goes_through_its_phases_and_a_retry_launches_nothing_twice() -> None:
+    said = run("etl.py")
+    assert "load ended as succeeded in attempt 1" in said
+    assert "'total': 150" in said
+    assert "transform needed 2 attempts" in said
+
+
+def test_job_server_fan_out_runs_each_part_once() -> None:
+    said = run("fan_out.py")
+    assert "the batch needed 2 attempts" in said
+    assert "12 parts, {'succeeded': 12}, each run once" in said
+
+
+def test_job_server_retry_with_state_charges_once() -> None:
+    said = run("retry_with_state_server.py")
+    assert "ended as succeeded" in said
+    assert "charged 1 time" in said

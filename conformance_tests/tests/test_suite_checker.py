@@ -139,6 +139,14 @@ def test_a_claim_out_of_order_is_found() -> None:
     assert judge(overlapping, ordered=True).judgement is Judgement.HOLDS
 
 
+def test_a_claim_that_is_repeated_anew_is_judged_by_its_last_answer() -> None:
+    backlog = [submitted("j/1"), submitted("j/2"), submitted("j/3")]
+    first, anew = claim("a", 1, 2, "j/1", 1), claim("a", 1, 9, "j/3", 3)
+    assert first.call == anew.call
+    history = [*backlog, first, anew, claim("b", 3, 4, "j/2", 2)]
+    assert judge(history, ordered=True).judgement is Judgement.HOLDS
+
+
 HEALTHY: dict[str, list[Op]] = {
     "one after the other": [lock("a", 0, 1, 1), unlock("a", 2, 3, 1), lock("b", 4, 5, 2), unlock("b", 6, 7, 2)],
     "taken over after the lapse": [

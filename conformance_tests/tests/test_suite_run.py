@@ -116,7 +116,7 @@ def test_memory_conforms_with_a_small_budget_and_every_promise_was_evaluated(tmp
         MemoryHarness(), budget=SHORT, seed=1, out=tmp_path, progress=lambda name, part: seen.update({name: part})
     )
     assert {result.id: result.reason for result in certificate.results if result.reason} == {}
-    assert certificate.profiles == {"checkin": True, "lock": True, "queue": True}
+    assert certificate.profiles == dict.fromkeys(("checkin", "lock", "queue", "scheduler", "worker"), True)
     assert certificate.conformant
     assert certificate.exit_code == 0
     for result in certificate.results:
@@ -256,7 +256,7 @@ def test_a_harness_whose_processes_cannot_open_a_shared_store_cannot_be_run() ->
 
 
 def test_unknown_profiles_and_properties_are_refused_with_what_there_is() -> None:
-    with pytest.raises(InvalidRequest, match="checkin, lock, queue, durable"):
+    with pytest.raises(InvalidRequest, match="checkin, lock, queue, scheduler, worker, durable"):
         run_suite(MemoryHarness(), profiles=["lok"])
     with pytest.raises(InvalidRequest, match=r"lock\.model"):
         run_property(MemoryHarness(), "lock.modell")

@@ -15,7 +15,7 @@ import pytest
 from zookeeper_support import expired, fresh, own_server, shared_url
 
 from onceward.conformance.faults.framing import ZOOKEEPER
-from onceward.conformance.faults.plan import AtIndex, Fate, Way
+from onceward.conformance.faults.plan import DELIVERED, AtIndex, Fate, Message, Plan, Treatment, Way
 from onceward.conformance.faults.proxy import Proxy
 from onceward.contracts import (
     CheckIn,
@@ -143,6 +143,30 @@ def test_a_lost_reply_is_settled_by_asking_again_without_another_attempt(fate: F
 def address(url: str) -> tuple[str, int]:
     host, _, port = url.partition("://")[2].partition("/")[0].rpartition(":")
     return host, int(port)
+
+
+def test_a_late_copy_does_not_take_the_session_of_its_client() -> None:
+    """Else the server closes the client's connection, and then the copy's, when the client comes back."""
+    kept: list[Message] = []
+
+    class Keep(Plan):
+        async def treat(self, message: Message) -> Treatment:
+            if message.way is Way.REQUEST and message.mentions(b"copied"):
+                kept.append(message)
+            return DELIVERED
+
+    with Proxy(address(shared_url()), ZOOKEEPER, Keep()) as proxy:
+        store = fresh(f"zookeeper://{proxy.address[0]}:{proxy.address[1]}")
+        client = store._link._own_client()
+        states, request = list[str](), checkin("copied")
+        client.add_listener(states.append)
+        proxy.cut()
+        assert answered(lambda: store.checkin(request)).outcome is CheckInOutcome.ADMITTED
+        came_back = list(states)
+        assert proxy.redeliver(kept[-1])
+        assert store.checkin(checkin("copied")).outcome is CheckInOutcome.RUNNING
+        assert states == came_back
+        store.close()
 
 
 def test_a_lost_session_takes_no_lease_with_it_and_wakes_watches() -> None:

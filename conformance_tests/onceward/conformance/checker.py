@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import time
 from bisect import bisect_right
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -343,12 +343,13 @@ def _in_order(report: Report, history: Sequence[Op]) -> None:
     backlog = {
         op.resource for op in history if op.kind is Kind.SUBMIT and op.outcome is Outcome.DONE and op.ret < opening
     }
-    calls: dict[str, list[Op]] = defaultdict(list)
-    for op in claims:
-        if op.outcome is Outcome.GRANTED and op.attempt == 1 and op.resource in backlog and op.rank is not None:
-            calls[op.call].append(op)
-    events = [(ops[0].ret, 1, max(ops, key=_rank)) for ops in calls.values()]
-    events += [(ops[0].inv, 0, min(ops, key=_rank)) for ops in calls.values()]
+    # Each by its own times: a claim that is repeated when it holds nothing any more is a claim anew, under the same id.
+    ranked = [
+        op
+        for op in claims
+        if op.outcome is Outcome.GRANTED and op.attempt == 1 and op.resource in backlog and op.rank is not None
+    ]
+    events = [(op.ret, 1, op) for op in ranked] + [(op.inv, 0, op) for op in ranked]
     worst: Op | None = None
     for _, returned, op in sorted(events, key=lambda event: event[:2]):
         if returned:

@@ -14,9 +14,9 @@ from onceward.conformance.disturb import Faults
 from onceward.contracts import InvalidRequest, StoreError
 from onceward.runners.factory import open_runner
 from onceward.toolkit.cli.answers import Exit, answering, complain
-from onceward.toolkit.cli.durations import parse_duration
 from onceward.toolkit.cli.options import JsonOption
 from onceward.toolkit.cli.output import console
+from onceward.toolkit.durations import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,6 +6,7 @@ stay below 100 and texts come from fixed lists, since Hypothesis mixes in consta
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -103,6 +104,21 @@ def explore(
         finish(trial, lambda: run_state_machine_as_test(maker, settings=how))
 
     return experiment
+
+
+def quietly(experiment: Experiment) -> Experiment:
+    """The experiment, without what a job server logs of the failures that it is made to have."""
+
+    def quiet(trial: Trial) -> None:
+        log = logging.getLogger("onceward")
+        before = log.level
+        log.setLevel(logging.CRITICAL + 1)
+        try:
+            experiment(trial)
+        finally:
+            log.setLevel(before)
+
+    return quiet
 
 
 class Machine(RuleBasedStateMachine):

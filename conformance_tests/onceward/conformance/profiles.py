@@ -17,8 +17,10 @@ from onceward.conformance.properties import (
     messages,
     queue,
     races,
+    scheduler,
     traits,
     watches,
+    worker,
 )
 from onceward.conformance.property import Property
 from onceward.contracts import InvalidRequest, Traits
@@ -51,6 +53,16 @@ PROFILES: Mapping[str, tuple[Property, ...]] = {
         races.CONFIGS,
         watches.WATCH,
         inputs.PAYLOADS,
+        *_EVERY,
+    ),
+    "scheduler": (
+        scheduler.MODEL,
+        configs.MODEL,
+        *_EVERY,
+    ),
+    "worker": (
+        worker.MODEL,
+        queue.MODEL,
         *_EVERY,
     ),
     "durable": (

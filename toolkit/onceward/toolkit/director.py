@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from itertools import islice
@@ -28,7 +27,6 @@ from types import MappingProxyType, TracebackType
 from typing import Self, Unpack
 
 from onceward.contracts import (
-    Interest,
     InvalidRequest,
     Json,
     Purge,
@@ -49,6 +47,7 @@ from onceward.toolkit.director_desk import Desk, current
 from onceward.toolkit.director_policy import Policy, PolicyChanges, WhenAbandoned
 from onceward.toolkit.director_view import Stats, seed_view, stats_of
 from onceward.toolkit.resend import resend
+from onceward.toolkit.waiting import wait_for_end
 
 __all__ = [
     "DEFAULT_STAMP", "CheckedIn", "Director", "NotAdmitted", "Policy", "Refused", "Stats",
@@ -60,7 +59,6 @@ log = logging.getLogger("onceward.director")
 DEFAULT_STAMP: Mapping[str, Json] = MappingProxyType({"type": "director"})
 #: 40 looks, 1.5 seconds apart.
 WAIT_TIMEOUT = timedelta(seconds=60)
-_LOOK_EVERY = 1.5
 CLEANUP_AGE = timedelta(hours=24)
 _PAGE = 500
 _PURGE_AT_ONCE = 1_000
@@ -172,17 +170,10 @@ class Director:
         Raises:
             WaitTimeout: it did not end in time.
         """
-        checks.delay("timeout", timeout)
-        run_id, end = self.run_id(job, key), time.monotonic() + timeout.total_seconds()
-        with self._runner.scheduler.watch(Interest(runs=frozenset({run_id}))) as watch:
-            while True:
-                run = self._runner.executor.check(run_id)
-                if run is not None and run.status.ended:
-                    return run
-                left = end - time.monotonic()
-                if left <= 0:
-                    raise WaitTimeout(f"Timeout waiting for job '{job}' for uuid '{key}'.")
-                watch.wait(min(left, _LOOK_EVERY))
+        run = wait_for_end(self._runner, self.run_id(job, key), timeout)
+        if run is None:
+            raise WaitTimeout(f"Timeout waiting for job '{job}' for uuid '{key}'.")
+        return run
 
     def runs(
         self, job: str | None = None, *, statuses: Collection[Status] = frozenset(Status), oldest_first: bool = False

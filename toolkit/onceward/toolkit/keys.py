@@ -15,6 +15,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from onceward.contracts import InvalidRequest, checks, content_key
+from onceward.toolkit.zones import time_zone
 
 __all__ = [
     "Literal", "Template", "composite", "content", "is_template", "key_maker", "lint_name", "literal", "natural",
@@ -93,7 +94,7 @@ def time_bucket(nominal: datetime, zone: str | ZoneInfo, unit: str = "hour") -> 
     pattern = _UNITS.get(unit, unit)
     if "%" not in pattern:
         raise InvalidRequest("unit", unit, f"one of {', '.join(_UNITS)}, or a strftime pattern such as '%Y%m%d%H'")
-    local = nominal.astimezone(_zone(zone))
+    local = nominal.astimezone(time_zone(zone, field="zone"))
     bucket = local.strftime(pattern)
     if local.fold and _FINER_THAN_A_DAY.search(pattern) and not _SAYS_OFFSET.search(pattern):
         bucket += local.strftime("%z")
@@ -197,17 +198,6 @@ def _text(field: str, value: object) -> str:
     if isinstance(value, date):
         return value.isoformat()
     raise InvalidRequest(field, value, _PART_RULE)
-
-
-def _zone(zone: str | ZoneInfo) -> ZoneInfo:
-    if isinstance(zone, ZoneInfo):
-        return zone
-    try:
-        return ZoneInfo(zone)
-    except (KeyError, ValueError, OSError, TypeError):
-        raise InvalidRequest(
-            "zone", zone, "the name of an IANA time zone, for example 'Europe/Vienna' or 'UTC'"
-        ) from None
 
 
 _VAGUE = frozenset({"job", "task", "process", "run", "work", "execute", "main", "test", "do", "start", "handler"})

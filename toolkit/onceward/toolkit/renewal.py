@@ -78,7 +78,9 @@ class HeldLease:
         cancelled: set when somebody asked for the run to stop.
     """
 
-    def __init__(self, lease: Lease, *, sent: float, executor: Executor, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, lease: Lease, *, sent: float, executor: Executor, changed: Callable[[], None], done: Callable[[], None]
+    ) -> None:
         self.lease = lease
         self.duration = lease.duration
         self.lost = LostSignal(local_end(sent, lease.duration))
@@ -88,8 +90,8 @@ class HeldLease:
         self.sending = threading.Lock()
         """Held while a renewal is under way, so that the store applies them in the order in which they were sent."""
         self._executor = executor
-        self._changed = changed
-        self._stopped = threading.Event()
+        self._changed, self._done = changed, done
+        self._stopped = False
 
     @property
     def token(self) -> int:
@@ -99,11 +101,12 @@ class HeldLease:
     @property
     def stopped(self) -> bool:
         """True once it is no longer renewed."""
-        return self._stopped.is_set()
+        return self._stopped
 
     def stop(self) -> None:
         """It is not renewed any more; nothing is released."""
-        self._stopped.set()
+        self._stopped = True
+        self._done()
 
     def time_remaining(self) -> timedelta | None:
         """How long the lease may still be trusted without another renewal; None: for ever. Never negative."""
@@ -173,10 +176,16 @@ class Renewer:
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
         self._changed = threading.Condition()
-        self._kept: list[HeldLease] = []
+        self._kept: set[HeldLease] = set()
+        self._wakes_at = 0.0
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
         self._closed = False
+
+    @property
+    def executor(self) -> Executor:
+        """Where it renews."""
+        return self._executor
 
     def keep(self, lease: Lease, *, sent: float) -> HeldLease:
         """The lease is renewed from now on, at a third of its duration.
@@ -185,17 +194,24 @@ class Renewer:
             lease: what the store granted.
             sent: ``lease_time()`` read before the request that obtained it was first sent.
         """
-        held = HeldLease(lease, sent=sent, executor=self._executor, changed=self._wake)
+        held = HeldLease(
+            lease,
+            sent=sent,
+            executor=self._executor,
+            changed=self._wake,
+            done=lambda: self._kept.discard(held),  # at once: short work must not pile up until the next renewal
+        )
         if lease.duration is None:
             return held
         if self._pid != os.getpid():  # after a fork: thread, leases and perhaps a locked lock are the parent's
-            self._pid, self._thread, self._kept, self._changed = os.getpid(), None, [], threading.Condition()
+            self._pid, self._thread, self._kept, self._changed = os.getpid(), None, set(), threading.Condition()
         with self._changed:
-            self._kept.append(held)
+            self._kept.add(held)
             if self._thread is None and not self._closed:
                 self._thread = threading.Thread(target=self._loop, name="onceward-renewal", daemon=True)
                 self._thread.start()
-            self._changed.notify()
+            if self._due_at(held) < self._wakes_at:
+                self._changed.notify()
         return held
 
     def close(self, timeout: float = 5.0) -> None:
@@ -214,16 +230,19 @@ class Renewer:
     def _loop(self) -> None:
         while True:
             with self._changed:
-                self._kept = [held for held in self._kept if not (held.stopped or held.lost.is_set())]
+                kept = list(self._kept)  # in one step: stop() takes leases out at any moment
+                live = [held for held in kept if not (held.stopped or held.lost.is_set())]
+                self._kept.difference_update(set(kept).difference(live))
                 if self._closed:
                     return
-                if not self._kept:
+                if not live:
                     self._thread = None
                     return
                 now = lease_time()
-                due = [held for held in self._kept if self._due_at(held) <= now]
+                due = [held for held in live if self._due_at(held) <= now]
                 if not due:
-                    self._changed.wait(min(self._due_at(held) for held in self._kept) - now)
+                    self._wakes_at = min(self._due_at(held) for held in live)
+                    self._changed.wait(self._wakes_at - now)
                     continue
             self._renew_all(due)
 

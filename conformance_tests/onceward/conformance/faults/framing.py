@@ -95,13 +95,18 @@ class ZooKeeper(Framer):
         return Frame(data, None if number == -1 else number)
 
 
-def _no_greeting(_: bytes) -> bool:
-    return False
+def _no_greeting(_: bytes) -> bytes:
+    return b""
 
 
-def _greets_zookeeper(data: bytes) -> bool:
-    """The beginning of a session (version 0 of the protocol), and who the client is (number -4)."""
-    return data[4:8] in (b"\0\0\0\0", b"\xff\xff\xff\xfc")
+def _zookeeper_greeting(data: bytes) -> bytes:
+    """The beginning of a session (version 0 of the protocol), and who the client is (number -4).
+
+    A copy begins a session of its own: a server closes the connection whose session is taken up on another one.
+    """
+    if data[4:8] == b"\0\0\0\0":
+        return data[:20] + bytes(8) + data[28:]
+    return data if data[4:8] == b"\xff\xff\xff\xfc" else b""
 
 
 @dataclass(frozen=True)
@@ -110,23 +115,24 @@ class Dialect:
 
     Attributes:
         requests, replies: make a framer for one direction of a connection.
-        greets: the request must come first on every connection before others are understood.
+        greeting: what of this request a copy of a later one must send first to be understood; nothing of most.
     """
 
     name: str
     requests: Callable[[], Framer]
     replies: Callable[[], Framer]
-    greets: Callable[[bytes], bool] = _no_greeting
+    greeting: Callable[[bytes], bytes] = _no_greeting
 
 
-def _greets_redis(data: bytes) -> bool:
-    return data[:64].upper().partition(b"\r\n")[2].startswith((b"$4\r\nAUTH", b"$6\r\nSELECT", b"$5\r\nHELLO"))
+def _redis_greeting(data: bytes) -> bytes:
+    greets = data[:64].upper().partition(b"\r\n")[2].startswith((b"$4\r\nAUTH", b"$6\r\nSELECT", b"$5\r\nHELLO"))
+    return data if greets else b""
 
 
 WHOLE = Dialect("whole", Whole, Whole)
-RESP = Dialect("resp", Resp, Resp, _greets_redis)
+RESP = Dialect("resp", Resp, Resp, _redis_greeting)
 MONGO = Dialect("mongo", lambda: Mongo(replies=False), lambda: Mongo(replies=True))
 GRPC = Dialect("grpc", GrpcRequests, GrpcReplies)
-ZOOKEEPER = Dialect("zookeeper", ZooKeeper, ZooKeeper, _greets_zookeeper)
+ZOOKEEPER = Dialect("zookeeper", ZooKeeper, ZooKeeper, _zookeeper_greeting)
 
 DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (WHOLE, RESP, MONGO, GRPC, ZOOKEEPER)}

@@ -238,8 +238,8 @@ class _Link:
                     self._asked[frame.number] = message
                     self._quiet.clear()
                 fate = await self._pass(message, self._server[1])
-                if self._proxy.dialect.greets(frame.data):
-                    self._greeting += (frame.data,)
+                if greeting := self._proxy.dialect.greeting(frame.data):
+                    self._greeting += (greeting,)
                 if fate is Fate.DUPLICATE and frame.number is not None:
                     self._again.add(frame.number)
                 elif fate is not Fate.DELIVER:

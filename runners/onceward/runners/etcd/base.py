@@ -17,6 +17,7 @@ from onceward.runners.etcd.cells import DROP, Cells, Item, State, Step
 from onceward.runners.etcd.leases import Leases
 from onceward.runners.etcd.link import Link
 from onceward.runners.etcd.names import Names
+from onceward.runners.etcd.options import Options
 from onceward.runners.etcd.wire import Op
 
 T = TypeVar("T")
@@ -43,6 +44,7 @@ class Base:
     """State of a store that each part works with; made and opened by ``EtcdStore``."""
 
     namespace: str
+    options: Options
     _link: Link
     _names: Names
     _leases: Leases

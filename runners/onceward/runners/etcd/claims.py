@@ -122,11 +122,9 @@ class Claims(Base):
         jobs = [b""] if wants is None else [names.escaped(want.job).encode() + b"/" for want in wants]
         prefix, most = self._names.prefix, taking.room
         counts = [prefix + kind + job for job in jobs for kind in (names.RUNNING, names.HOLD)]
-        now = self._now()
         fronts, also = self._fronts(
             [prefix + names.SCHEDULED + job for job in jobs],
             most,
-            now,
             also=[
                 wire.read(self._names.of(names.MEMO, taking.request.request)),
                 *(wire.read(start, names.behind(start), count_only=True) for start in counts),
@@ -142,7 +140,7 @@ class Claims(Base):
                 for want, at in zip(wants, holds, strict=True)
                 if want.max_running is not None
             }
-        found, moved = list(self._due(fronts, now)), False
+        found, moved = list(self._due(fronts, self._now())), False
         for job, run, hold in zip(jobs, running, holds, strict=True):
             if run.found.total > hold.found.total:
                 lapsed = list(self._lapsed(job))
@@ -152,14 +150,16 @@ class Claims(Base):
         chosen = list(self._within_limits(taking, found))
         return chosen, moved or bool(chosen), None
 
-    def _fronts(
-        self, scopes: Sequence[bytes], most: int, now: Now, *, also: Sequence[bytes]
-    ) -> tuple[list[Found], list[At]]:
-        """What is due first in each row, at least ``most`` if there are so many; and what the other reads find."""
+    def _fronts(self, scopes: Sequence[bytes], most: int, *, also: Sequence[bytes]) -> tuple[list[Found], list[At]]:
+        """What is due first in each row, at least ``most`` if there are so many; and what the other reads find.
+
+        What comes due until the answer is there is found, too: a run that is given back meanwhile is due from then on.
+        """
         limited: set[bytes] = set()
 
         def read(row: bytes, _: bytes) -> bytes:
-            due, ahead = row + b"%015d" % (now.wall + 1), self._ahead.end(row, most)
+            due = row + b"%015d" % (self._now().wall + self.options.timeout_ms + 1)
+            ahead = self._ahead.end(row, most)
             if ahead is None or ahead >= due:
                 limited.discard(row)
                 return wire.read(row, due, limit=max(most, _REMEMBERED))

@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
-from onceward.toolkit.cli import change, demo, look
+from onceward.toolkit.cli import change, demo, look, serve
 from onceward.toolkit.cli.answers import EXIT_CODES, answering
 from onceward.toolkit.cli.options import JsonOption, NamespaceOption, Place, RunnerOption
 from onceward.toolkit.cli.output import print_json
 from onceward.toolkit.cli.plugins import add_commands
+from onceward.toolkit.cli.schedule import build_schedule
 
 
 def build() -> typer.Typer:
@@ -27,11 +28,19 @@ def build() -> typer.Typer:
     )
     app.callback()(_start)
     app.command()(demo.demo)
+    app.command()(serve.serve)
+    app.command()(serve.run)
+    app.command()(serve.jobs)
+    app.command()(serve.enable)
+    app.command()(serve.disable)
+    app.command()(serve.retry)
+    app.command()(serve.discard)
     app.command()(look.runs)
     app.command()(look.show)
     app.command()(look.locks)
     app.command()(change.unlock)
     app.command()(change.purge)
+    app.add_typer(build_schedule(), name="schedule")
     app.command()(version)
     add_commands(app)
     return app

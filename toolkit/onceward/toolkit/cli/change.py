@@ -12,10 +12,11 @@ from msgspec.structs import replace
 from onceward.contracts import InvalidRequest, Lifecycle, LockId, Purge, RunId, RunQuery, Status
 from onceward.toolkit.audit import AUDIT_JOB, force_unlock
 from onceward.toolkit.cli.answers import Exit, answering, say
-from onceward.toolkit.cli.durations import parse_duration, short
+from onceward.toolkit.cli.durations import short
 from onceward.toolkit.cli.look import parse_stamp
 from onceward.toolkit.cli.options import JsonOption, NamespaceOption, RunnerOption, open_place
 from onceward.toolkit.cli.output import interactive, lease_fields, moment, print_json
+from onceward.toolkit.durations import parse_duration
 
 _BATCH = 1_000
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

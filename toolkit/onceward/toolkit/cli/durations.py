@@ -1,32 +1,13 @@
-"""Durations and moments as people type them: ``90s``, ``1h30m``, ``7d``; ``2026-01-31T12:00Z``."""
+"""Moments as people type them, ``2026-01-31T12:00Z`` or ``24h`` ago, and durations as people read them."""
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime, timedelta
 
 from onceward.contracts import InvalidRequest
+from onceward.toolkit.durations import parse_duration
 
-_UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*")
-_WHOLE = re.compile(rf"(?:{_PART.pattern})+")
-_RULE = "a number with a unit, for example 500ms, 30s, 10m, 24h, 7d, 1h30m"
-
-
-def parse_duration(text: str, *, field: str = "duration") -> timedelta:
-    """The duration that ``text`` names.
-
-    Raises:
-        InvalidRequest: it names none; a number without a unit is not guessed at.
-    """
-    clean = text.strip().lower()
-    if _WHOLE.fullmatch(clean) is None:
-        raise InvalidRequest(field, text, _RULE)
-    try:
-        parts = [timedelta(**{_UNITS[unit]: float(number)}) for number, unit in _PART.findall(clean)]
-        return sum(parts, timedelta())
-    except OverflowError:
-        raise InvalidRequest(field, text, f"{_RULE}, up to 999999999 days") from None
+_DATE = "a date such as 2026-01-31T12:00:00Z"
 
 
 def parse_moment(text: str, *, now: datetime, field: str) -> datetime:
@@ -40,8 +21,10 @@ def parse_moment(text: str, *, now: datetime, field: str) -> datetime:
     except ValueError:
         try:
             return now - parse_duration(text, field=field)
-        except (InvalidRequest, OverflowError):
-            raise InvalidRequest(field, text, f"{_RULE}; or a date such as 2026-01-31T12:00:00Z") from None
+        except InvalidRequest as error:
+            raise InvalidRequest(field, text, f"{error.allowed}; or {_DATE}") from None
+        except OverflowError:
+            raise InvalidRequest(field, text, f"a duration that leads to a date; or {_DATE}") from None
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 

@@ -18,6 +18,7 @@ GROUP = "onceward.commands"
 _SUMMARIES = {
     "bench": "Measure stores side by side, against the raw driver's one round trip.",
     "conform": "Prove (or disprove) that a store keeps its promises.",
+    "soak": "Run real job servers on a store, kill them at random, and judge what they did.",
 }
 
 

@@ -1,0 +1,81 @@
+"""Listening to the store: what others do wakes this server's loops, so that nothing waits for the next look."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from onceward.contracts import Interest, Scheduler, StoreError, Watch
+
+_MOST_PAUSE = 0.1
+
+
+class Listener:
+    """Waits for changes of interest, and wakes somebody. ``round`` is one wait.
+
+    Args:
+        scheduler: where to listen.
+        interest: for what; when it changes, a new watch is opened.
+        heard: is called when it may be worth looking.
+        fruitless: how often looking brought nothing lately; then it pauses, so as not to ask without end for work that
+            cannot be had (a limit is reached, say).
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        interest: Callable[[], Interest],
+        heard: Callable[[], object],
+        *,
+        every: float,
+        fruitless: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self._scheduler, self._interest, self._heard = scheduler, interest, heard
+        self._every, self._fruitless = every, fruitless
+        self._watch: Watch | None = None
+        self._of: Interest | None = None
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+
+    def round(self) -> float:
+        """One wait; at once again.
+
+        Raises:
+            StoreError: the store cannot be listened to now; the next round begins anew.
+        """
+        if self._closed.is_set():
+            return 1.0
+        try:
+            watch = self._opened()
+            if watch is not None and watch.wait(self._every):
+                self._heard()
+                self._closed.wait(min(_MOST_PAUSE, 0.001 * 2.0 ** min(self._fruitless(), 10) - 0.001))
+        except StoreError:
+            self._drop()
+            raise
+        return 0.0
+
+    def close(self) -> None:
+        """A wait under way ends soon, and no further one begins."""
+        self._closed.set()
+        self._drop()
+
+    def _opened(self) -> Watch | None:
+        wanted = self._interest()
+        if self._watch is not None and self._of == wanted:
+            return self._watch
+        self._drop()
+        watch = self._scheduler.watch(wanted)
+        with self._lock:
+            self._watch, self._of = watch, wanted
+        self._heard()  # what changed before the watch was open
+        if self._closed.is_set():
+            self._drop()
+            return None
+        return watch
+
+    def _drop(self) -> None:
+        with self._lock:
+            watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.close()
