@@ -139,12 +139,15 @@ def test_a_claim_out_of_order_is_found() -> None:
     assert judge(overlapping, ordered=True).judgement is Judgement.HOLDS
 
 
-def test_a_claim_that_is_repeated_anew_is_judged_by_its_last_answer() -> None:
+def test_a_claimed_run_is_judged_by_the_first_answer_that_brought_it() -> None:
     backlog = [submitted("j/1"), submitted("j/2"), submitted("j/3")]
     first, anew = claim("a", 1, 2, "j/1", 1), claim("a", 1, 9, "j/3", 3)
     assert first.call == anew.call
     history = [*backlog, first, anew, claim("b", 3, 4, "j/2", 2)]
     assert judge(history, ordered=True).judgement is Judgement.HOLDS
+    batch = [claim("a", 1, 2, "j/1", 1), claim("a", 1, 2, "j/2", 2)]
+    repeated = [*backlog, *batch, *(replace(each, inv=3.0, ret=4.0) for each in batch)]
+    assert judge(repeated, ordered=True).judgement is Judgement.HOLDS
 
 
 HEALTHY: dict[str, list[Op]] = {

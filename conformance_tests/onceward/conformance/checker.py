@@ -343,13 +343,13 @@ def _in_order(report: Report, history: Sequence[Op]) -> None:
     backlog = {
         op.resource for op in history if op.kind is Kind.SUBMIT and op.outcome is Outcome.DONE and op.ret < opening
     }
-    # Each by its own times: a claim that is repeated when it holds nothing any more is a claim anew, under the same id.
-    ranked = [
-        op
-        for op in claims
-        if op.outcome is Outcome.GRANTED and op.attempt == 1 and op.resource in backlog and op.rank is not None
-    ]
-    events = [(op.ret, 1, op) for op in ranked] + [(op.inv, 0, op) for op in ranked]
+    # Each run by the first answer that brought it: later ones repeat it, or bring others, since a claim that is
+    # repeated when it holds nothing any more is a claim anew.
+    first: dict[tuple[str, str], Op] = {}
+    for op in sorted(claims, key=lambda op: op.ret):
+        if op.outcome is Outcome.GRANTED and op.attempt == 1 and op.resource in backlog and op.rank is not None:
+            first.setdefault((op.call, op.resource), op)
+    events = [(op.ret, 1, op) for op in first.values()] + [(op.inv, 0, op) for op in first.values()]
     worst: Op | None = None
     for _, returned, op in sorted(events, key=lambda event: event[:2]):
         if returned:
