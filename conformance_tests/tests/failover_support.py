@@ -24,6 +24,10 @@ class Member(ServerProcess):
         super().__init__()
         self._lost, self._runs = lost, True
 
+    @property
+    def url(self) -> str:
+        return "pretended://"
+
     def command(self) -> list[str]:
         raise AssertionError("it is no program")
 

@@ -42,5 +42,5 @@ def test_a_property_holds(identity: str) -> None:
 
 def test_what_was_acknowledged_is_there_after_the_server_was_killed() -> None:
     with own_server() as server:
-        result = run_property(EtcdHarness(process=server), "durable.kill", budget=timedelta(seconds=1), seed=1)
+        result = run_property(EtcdHarness(server), "durable.kill", budget=timedelta(seconds=1), seed=1)
     assert result.verdict is Verdict.HOLDS, result

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable
 
 import pytest
-from faults_support import RedisHarness
 from redis_support import shared_url
 
 pytest.importorskip("redis_lock", reason="pip install python-redis-lock")
@@ -15,6 +14,7 @@ from peer_locks import PeerContest, PythonRedisLock, RedisPyLock
 
 from onceward.conformance.faults.contest import Contest
 from onceward.conformance.faults.runners import Locks
+from onceward.conformance.harness import UrlHarness
 from onceward.conformance.properties.messages import scheduled
 from onceward.conformance.trial import Trial
 from onceward.conformance.verdicts import Tally, Violated
@@ -26,7 +26,7 @@ _TRAITS = Traits(durable=False, shared=True)
 
 def examine(contest: Callable[[], Contest], seed: int = 0, cases: int = CASES) -> Trial:
     """A round of the scheduler on that contest; what it found is in the trial."""
-    trial = Trial(RedisHarness(), _TRAITS, Tally(), seed=seed)
+    trial = Trial(UrlHarness(shared_url()), _TRAITS, Tally(), seed=seed)
     with contextlib.suppress(Violated):
         scheduled(lambda _: contest(), cases=cases)(trial)
     return trial
@@ -42,7 +42,7 @@ def test_a_peer_is_caught_and_the_history_is_short(peer: type[PeerContest]) -> N
 
 
 def test_ours_passes_the_same_cases() -> None:
-    trial = examine(lambda: Locks(RedisHarness()), cases=CASES)
+    trial = examine(lambda: Locks(UrlHarness(shared_url())), cases=CASES)
     assert trial.best is None
     assert trial.cases >= CASES
     assert min(trial.tally.executions[name] for name in ("G3", "G4", "G7", "L6", "L7")) > 10

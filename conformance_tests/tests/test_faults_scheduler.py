@@ -8,8 +8,8 @@ from itertools import count
 from typing import TypeVar
 
 import pytest
-from faults_support import RedisHarness
 from msgspec.structs import replace
+from redis_support import shared_url
 
 from onceward.conformance import MemoryHarness, Verdict, run_suite
 from onceward.conformance.disturb import Faults
@@ -118,18 +118,18 @@ class ForgetsRequests(RedisStore):
         return super().lock(replace(request, request=f"{request.request}.{next(_numbers)}"))
 
 
-class PlantedHarness(RedisHarness):
+class PlantedHarness(UrlHarness):
     """Clients behind the proxy are of the planted kind."""
 
     def __init__(self, store: type[RedisStore]) -> None:
-        super().__init__()
+        super().__init__(shared_url())
         self.store = store
 
     def through(self, address: tuple[str, int]) -> Harness:
         return PlantedBeyond(self.store, Address(*address))
 
 
-class PlantedBeyond(RedisHarness):
+class PlantedBeyond(UrlHarness):
     def __init__(self, store: type[RedisStore], address: Address) -> None:
         super().__init__(f"redis://{address.host}:{address.port}/0")
         self.store = store
@@ -153,7 +153,7 @@ MEMBERS = (messages.LOCK, messages.CHECKIN, messages.CLAIM, cuts.CUTS_EVERYWHERE
 
 @pytest.mark.parametrize("member", MEMBERS, ids=lambda member: member.id)
 def test_g7_g16_the_redis_runner_keeps_its_promises_whatever_is_lost(member: Property) -> None:
-    trial = examined(member, RedisHarness(), rounds=4)
+    trial = examined(member, UrlHarness(shared_url()), rounds=4)
     assert trial.best is None, trial.best
     assert all(trial.tally.executions[name] for name in member.guarantees)
     assert sum(trial.faults.values()) > 100
@@ -186,7 +186,7 @@ def test_a_planted_bug_is_found_in_a_short_history(
 
 @pytest.mark.parametrize("member", [histories.CHECKIN, histories.LOCK], ids=lambda member: member.id)
 def test_concurrent_histories_meet_lost_and_late_messages(member: Property) -> None:
-    trial = examined(member, RedisHarness(), rounds=2)
+    trial = examined(member, UrlHarness(shared_url()), rounds=2)
     assert trial.best is None, trial.best
     lost = sum(count for name, count in trial.faults.items() if name in ("reply lost", "request lost"))
     assert lost > 0, trial.faults
@@ -194,7 +194,7 @@ def test_concurrent_histories_meet_lost_and_late_messages(member: Property) -> N
 
 
 def test_without_faults_nothing_is_done_to_messages() -> None:
-    trial = Trial(RedisHarness(), _TRAITS, Tally(), messages=Faults.NONE)
+    trial = Trial(UrlHarness(shared_url()), _TRAITS, Tally(), messages=Faults.NONE)
     histories.LOCK.experiment(trial)
     assert not {"reply lost", "request lost", "reply delivered late"} & set(trial.faults)
 
@@ -209,12 +209,14 @@ def test_stores_without_a_network_are_not_asked_and_never_pass_for_it() -> None:
 
 
 def test_the_certificate_lists_the_faults_that_fired() -> None:
-    certificate = run_suite(RedisHarness(), profiles=["messages"], budget=timedelta(0), seed=1)
+    certificate = run_suite(UrlHarness(shared_url()), profiles=["messages"], budget=timedelta(0), seed=1)
     assert certificate.conformant, certificate
     assert {result.id for result in certificate.results} == {member.id for member in PROFILES["messages"]}
     assert certificate.faults["reply is lost"] > 0
     assert certificate.faults["reply lost"] > 0
-    refused = run_suite(RedisHarness(), profiles=["messages"], budget=timedelta(0), seed=1, faults=Faults.NONE)
+    refused = run_suite(
+        UrlHarness(shared_url()), profiles=["messages"], budget=timedelta(0), seed=1, faults=Faults.NONE
+    )
     assert not refused.conformant
     assert not refused.faults
 

@@ -9,12 +9,12 @@ from certificates import broken
 from mongodb_support import ClockedMongoStore, OneClock, own_server, shared_url
 
 from onceward.conformance import run_suite
-from onceward.conformance.harness import new_namespace
-from onceward.conformance.servers.mongodb import MongoHarness
+from onceward.conformance.harness import UrlHarness, new_namespace
+from onceward.conformance.servers import ServerHarness
 from onceward.contracts import Runner
 
 
-class ClockedHarness(MongoHarness):
+class ClockedHarness(UrlHarness):
     """Machines move the clock of their pipelines; threads and processes use the runner as it ships."""
 
     movable = True
@@ -49,5 +49,5 @@ def test_a_moved_clock(profile: str) -> None:
 def test_a_server_as_it_is(replicated: bool) -> None:
     with own_server(replicated=replicated) as server:
         profiles = ["checkin", "lock", "queue", "durable", "messages"]
-        certificate = run_suite(MongoHarness(process=server), profiles=profiles, budget=timedelta(seconds=15), seed=2)
+        certificate = run_suite(ServerHarness(server), profiles=profiles, budget=timedelta(seconds=15), seed=2)
         assert certificate.profiles == dict.fromkeys(profiles, True), broken(certificate)

@@ -9,12 +9,12 @@ from certificates import broken
 from redis_support import ClockedRedisStore, OneClock, own_server, shared_url
 
 from onceward.conformance import run_suite
-from onceward.conformance.harness import new_namespace
-from onceward.conformance.servers import RedisHarness
+from onceward.conformance.harness import UrlHarness, new_namespace
+from onceward.conformance.servers import ServerHarness
 from onceward.contracts import Runner
 
 
-class ClockedHarness(RedisHarness):
+class ClockedHarness(UrlHarness):
     """Machines move the clock of their scripts; threads and processes use the runner as it ships."""
 
     movable = True
@@ -48,5 +48,5 @@ def test_a_moved_clock(profile: str) -> None:
 def test_a_durable_server_as_it_is() -> None:
     with own_server(durable=True) as server:
         profiles = ["checkin", "lock", "queue", "durable"]
-        certificate = run_suite(RedisHarness(process=server), profiles=profiles, budget=timedelta(seconds=20), seed=2)
+        certificate = run_suite(ServerHarness(server), profiles=profiles, budget=timedelta(seconds=20), seed=2)
         assert certificate.profiles == dict.fromkeys(profiles, True), broken(certificate)

@@ -9,12 +9,12 @@ from certificates import broken
 from zookeeper_support import ClockedZooKeeperStore, OneClock, own_server, shared_url
 
 from onceward.conformance import run_suite
-from onceward.conformance.harness import new_namespace
-from onceward.conformance.servers.zookeeper import ZooKeeperHarness
+from onceward.conformance.harness import UrlHarness, new_namespace
+from onceward.conformance.servers import ServerHarness
 from onceward.contracts import Runner
 
 
-class ClockedHarness(ZooKeeperHarness):
+class ClockedHarness(UrlHarness):
     """Machines move the clock of the test; threads and processes use the runner as it ships."""
 
     movable = True
@@ -49,7 +49,5 @@ def test_a_moved_clock(profile: str) -> None:
 def test_a_durable_server_as_it_is() -> None:
     with own_server(durable=True) as server:
         profiles = ["queue", "durable"]
-        certificate = run_suite(
-            ZooKeeperHarness(process=server), profiles=profiles, budget=timedelta(seconds=2), seed=2
-        )
+        certificate = run_suite(ServerHarness(server), profiles=profiles, budget=timedelta(seconds=2), seed=2)
         assert certificate.profiles == dict.fromkeys(profiles, True), broken(certificate)

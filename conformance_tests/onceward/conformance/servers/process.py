@@ -106,6 +106,11 @@ class ServerProcess(ABC):
         self._process: subprocess.Popen[bytes] | None = None
         _all.add(self)
 
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """How to reach it."""
+
     @abstractmethod
     def command(self) -> Sequence[str]:
         """The command line that starts it in the foreground."""

@@ -7,10 +7,8 @@ import socket
 from collections.abc import Sequence
 from functools import cache
 
-from onceward.conformance.harness import Harness, Opening, UrlHarness, without_password
 from onceward.conformance.servers.containers import Image, or_contained
 from onceward.conformance.servers.process import ServerMissing, ServerProcess, find_binary
-from onceward.contracts import Runner
 
 VARIABLE = "ONCEWARD_TEST_REDIS_URL"
 _ADVICE = (
@@ -44,7 +42,6 @@ class RedisServer(ServerProcess):
 
     @property
     def url(self) -> str:
-        """How to reach it."""
         user = f":{self._password}@" if self._password else ""
         return f"redis://{user}127.0.0.1:{self.port}/0"
 
@@ -68,35 +65,6 @@ class RedisServer(ServerProcess):
                 return sock.recv(64).startswith((b"+PONG", b"-NOAUTH"))
         except OSError:
             return False
-
-
-def open_redis(url: str, namespace: str) -> Runner:
-    """A runner on that server, as other processes open it. Not opened yet."""
-    from onceward.runners.redis import RedisStore
-
-    return Runner.of(RedisStore(url, namespace), namespace=namespace, url=without_password(url))
-
-
-class RedisHarness(UrlHarness):
-    """A Redis server by its URL; time passes by itself there. A server of ours can also be restarted."""
-
-    def __init__(self, url: str | None = None, *, process: RedisServer | None = None) -> None:
-        super().__init__(url or (process.url if process is not None else redis_url()))
-        self._process = process
-
-    def restart(self) -> bool:
-        if self._process is None:
-            return False
-        self._process.restart()
-        return True
-
-    def through(self, address: tuple[str, int]) -> Harness | None:
-        beyond = super().through(address)
-        return RedisHarness(beyond.url) if isinstance(beyond, UrlHarness) else None
-
-    def _opening(self, namespace: str) -> Opening:
-        call = "onceward.conformance.servers.redis:open_redis"
-        return Opening(call=call, namespace=namespace, arguments={"url": self.url, "namespace": namespace})
 
 
 def _binary() -> str:

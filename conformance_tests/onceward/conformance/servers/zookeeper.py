@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from onceward.conformance.harness import Harness, Opening, UrlHarness, without_password
 from onceward.conformance.servers.process import ServerMissing, ServerProcess, find_binary
-from onceward.contracts import Runner
 
 VARIABLE = "ONCEWARD_TEST_ZOOKEEPER_URL"
 INSTALL = "install it (Debian: apt-get install zookeeper)"
@@ -43,7 +41,6 @@ class ZooKeeperServer(ServerProcess):
 
     @property
     def url(self) -> str:
-        """How to reach it."""
         return f"zookeeper://127.0.0.1:{self.port}"
 
     @property
@@ -85,35 +82,6 @@ class ZooKeeperServer(ServerProcess):
                 return len(sock.recv(64)) > 16
         except OSError:
             return False
-
-
-def open_zookeeper(url: str, namespace: str) -> Runner:
-    """A runner on that server, as other processes open it. Not opened yet."""
-    from onceward.runners.zookeeper import ZooKeeperStore
-
-    return Runner.of(ZooKeeperStore(url, namespace), namespace=namespace, url=without_password(url))
-
-
-class ZooKeeperHarness(UrlHarness):
-    """A ZooKeeper server by its URL; time passes by itself there. A server of ours can also be restarted."""
-
-    def __init__(self, url: str | None = None, *, process: ZooKeeperServer | None = None) -> None:
-        super().__init__(url or (process.url if process is not None else zookeeper_url()))
-        self._process = process
-
-    def restart(self) -> bool:
-        if self._process is None:
-            return False
-        self._process.restart()
-        return True
-
-    def through(self, address: tuple[str, int]) -> Harness | None:
-        beyond = super().through(address)
-        return ZooKeeperHarness(beyond.url) if isinstance(beyond, UrlHarness) else None
-
-    def _opening(self, namespace: str) -> Opening:
-        call = "onceward.conformance.servers.zookeeper:open_zookeeper"
-        return Opening(call=call, namespace=namespace, arguments={"url": self.url, "namespace": namespace})
 
 
 def zookeeper_url() -> str:
