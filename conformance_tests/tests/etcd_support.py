@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
-import pytest
+from servers_support import available
 
 from onceward.conformance.servers.etcd import EtcdServer, etcd_url
-from onceward.conformance.servers.process import ServerMissing
 from onceward.contracts import new_request
 from onceward.runners.etcd import EtcdStore, wire
 
-T = TypeVar("T")
-
 LEASES = "/etcdserverpb.Lease/LeaseLeases"
 COMPACT = "/etcdserverpb.KV/Compact"
-
-
-def available(make: Callable[[], T]) -> T:
-    """What ``make`` makes; where the server is missing, the test is skipped, or fails where CI is set."""
-    try:
-        return make()
-    except ServerMissing as error:
-        if error.excusable:
-            pytest.skip(str(error))
-        pytest.fail(str(error))
 
 
 def shared_url() -> str:

@@ -4,35 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import TypeVar
 
 import pymongo.common
-import pytest
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
+from servers_support import available
 
 from onceward.conformance.servers.mongodb import MongoServer, mongodb_url
-from onceward.conformance.servers.process import ServerMissing
 from onceward.contracts import new_request
 from onceward.contracts.clock import Clock
 from onceward.contracts.times import from_ms
-from onceward.runners.clock import ManualClock
 from onceward.runners.mongodb import MongoStore
 from onceward.runners.mongodb.terms import Terms
 
-T = TypeVar("T")
-
 #: After each connection that a test cuts, the driver looks at the server again only after so many seconds.
 pymongo.common.MIN_HEARTBEAT_INTERVAL = 0.02
-
-
-def available(make: Callable[[], T]) -> T:
-    """What ``make`` makes; where the server is missing, the test is skipped, or fails where CI is set."""
-    try:
-        return make()
-    except ServerMissing as error:
-        if error.excusable:
-            pytest.skip(str(error))
-        pytest.fail(str(error))
 
 
 def shared_url() -> str:
@@ -71,13 +56,6 @@ class Trips(CommandListener):
         del self.names[:]
         action()
         return list(self.names)
-
-
-class OneClock(ManualClock):
-    """MongoDB has but one clock: leases go by the wall, too."""
-
-    def elapsed_ms(self) -> int:
-        return self.wall_ms()
 
 
 class ClockedTerms(Terms):

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
-from typing import TypeVar
 
-import pytest
+from servers_support import available
 
-from onceward.conformance.servers import RedisServer, ServerMissing, redis_url
+from onceward.conformance.servers import RedisServer, redis_url
 from onceward.contracts import new_request
 from onceward.contracts.clock import Clock
 from onceward.contracts.times import from_ms
-from onceward.runners.clock import ManualClock
 from onceward.runners.redis import RedisStore
 from onceward.runners.redis.scripts import Script, scripts
 from onceward.runners.redis.wire import Reply
-
-T = TypeVar("T")
-
-
-def available(make: Callable[[], T]) -> T:
-    """What ``make`` makes; where the server is missing, the test is skipped, or fails where CI is set."""
-    try:
-        return make()
-    except ServerMissing as error:
-        if error.excusable:
-            pytest.skip(str(error))
-        pytest.fail(str(error))
 
 
 def shared_url() -> str:
@@ -58,13 +44,6 @@ def moved_scripts() -> Mapping[str, Script]:
         return Script(script.name, script.text.replace(read, told))
 
     return {name: moved(script) for name, script in scripts().items()}
-
-
-class OneClock(ManualClock):
-    """Redis has but one clock: leases go by the wall, too."""
-
-    def elapsed_ms(self) -> int:
-        return self.wall_ms()
 
 
 class ClockedRedisStore(RedisStore):

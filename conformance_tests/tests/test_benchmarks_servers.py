@@ -10,7 +10,8 @@ import pytest
 import redis
 from etcd_support import opened as opened_etcd
 from etcd_support import own_server as etcd_server
-from redis_support import available, own_server
+from redis_support import own_server
+from servers_support import available
 
 from onceward.benchmarks.bench import Bench, Plan
 from onceward.benchmarks.contestants import PRIVATE, Contestant, contestants

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 from failover_support import PretendedCluster, PretendedHarness, ended_runs, locks, nothing
-from redis_support import available
+from servers_support import available
 from typer.testing import CliRunner
 
 from onceward.conformance import Verdict, run_suite

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import pytest
-from mongodb_support import ClockedMongoStore, OneClock, Trips, fresh, own_server, shared_url
+from mongodb_support import ClockedMongoStore, Trips, fresh, own_server, shared_url
 from msgspec.structs import replace
 from pymongo.errors import (
     AutoReconnect,
@@ -21,6 +21,7 @@ from pymongo.errors import (
     WTimeoutError,
 )
 from pymongo.monitoring import CommandSucceededEvent
+from servers_support import OneClock
 
 from onceward.conformance.servers.process import free_port
 from onceward.contracts import (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from against_memory import BURIED, CLAIMS, QUEUES, SETTINGS, Numbers, Same, same_claims
 from hypothesis import example, given, settings
-from mongodb_support import ClockedMongoStore, OneClock, shared_url
+from mongodb_support import ClockedMongoStore, shared_url
+from servers_support import OneClock
 
 from onceward.contracts import Lease, LockId, Run, RunId, Store, Want, new_request
 

@@ -17,7 +17,8 @@ from typing import TypeVar
 
 import pytest
 from msgspec.structs import replace
-from redis_support import ClockedRedisStore, OneClock, fresh, own_server, shared_url
+from redis_support import ClockedRedisStore, fresh, own_server, shared_url
+from servers_support import EVERY_VERB, OneClock
 
 from onceward.conformance.servers import RedisServer
 from onceward.conformance.servers.process import free_port
@@ -399,26 +400,6 @@ def test_input_that_cannot_be_stored_never_reaches_the_server(store: RedisStore,
 
 
 # -- errors -----------------------------------------------------------------------------------------------------------
-
-EVERY_VERB: dict[str, Callable[[RedisStore], object]] = {
-    "checkin": lambda store: store.checkin(checkin(store)),
-    "claim": lambda store: store.claim(Claim.of("j", holder="h", lease=LONG)),
-    "check": lambda store: store.check(RunId("j", "1")),
-    "lock": lambda store: store.lock(LockRequest(lock=LockId("l"), holder="h", lease=LONG)),
-    "submit": lambda store: store.submit([RunSpec.of("j", "1")]),
-    "cancel": lambda store: store.cancel(RunId("j", "1")),
-    "rearm": lambda store: store.rearm([Rearm(run=RunId("j", "1"), token=1)]),
-    "force_unlock": lambda store: store.force_unlock(LockId("l")),
-    "write_config": lambda store: store.write_config(ConfigWrite(name="c", document=1, expected_version=0)),
-    "read_config": lambda store: store.read_config("c"),
-    "configs": lambda store: store.configs(),
-    "runs": lambda store: store.runs(RunQuery()),
-    "locks": lambda store: store.locks(),
-    "counts": lambda store: store.counts(),
-    "purge": lambda store: store.purge(Purge(older_than=LONG)),
-    "now": lambda store: store.now(),
-    "watch": lambda store: store.watch(Interest(jobs=frozenset({"j"}))),
-}
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from against_memory import BURIED, CLAIMS, QUEUES, SETTINGS, Same, same_claims
 from hypothesis import example, given, settings
-from redis_support import ClockedRedisStore, OneClock, shared_url
+from redis_support import ClockedRedisStore, shared_url
+from servers_support import OneClock
 
 from onceward.contracts import Store, Want, new_request
 

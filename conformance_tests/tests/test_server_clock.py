@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing
 from datetime import timedelta
 
 import pytest
-from redis_support import available
+from servers_support import available
 
 from onceward.conformance.harness import UrlHarness
 from onceward.conformance.servers.mongodb import MongoServer

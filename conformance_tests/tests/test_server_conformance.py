@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from test_redis_conformance import ClockedHarness
+from redis_support import ClockedRedisStore, shared_url
+from servers_support import ClockedHarness
 
 from onceward.conformance import Harness, MemoryHarness, Verdict, trial
 from onceward.conformance.harness import SqliteHarness
@@ -27,7 +28,7 @@ def test_a_healthy_store_holds(store: str, identity: str, tmp_path: Path) -> Non
     if store == "sqlite":
         harness = SqliteHarness(tmp_path / "engine.db")
     elif store == "redis":
-        harness = ClockedHarness()
+        harness = ClockedHarness(shared_url(), ClockedRedisStore)
     result = run_property(harness, identity, budget=timedelta(seconds=1), seed=3)
     assert result.verdict is Verdict.HOLDS, result
     assert result.faults, "servers died on the way"

@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from zookeeper_support import ClockedZooKeeperStore, OneClock, fresh, shared_url
+from servers_support import OneClock
+from zookeeper_support import ClockedZooKeeperStore, fresh, shared_url
 
 from onceward.contracts import (
     CheckIn,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from against_memory import CLAIMS, QUEUES, SETTINGS, Same, same_claims
 from hypothesis import given, settings
-from zookeeper_support import ClockedZooKeeperStore, OneClock, shared_url
+from servers_support import OneClock
+from zookeeper_support import ClockedZooKeeperStore, shared_url
 
 from onceward.contracts import Store, Want, new_request
 

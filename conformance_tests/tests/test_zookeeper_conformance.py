@@ -6,43 +6,18 @@ from datetime import timedelta
 
 import pytest
 from certificates import broken
-from zookeeper_support import ClockedZooKeeperStore, OneClock, own_server, shared_url
+from servers_support import ClockedHarness
+from zookeeper_support import ClockedZooKeeperStore, own_server, shared_url
 
 from onceward.conformance import run_suite
-from onceward.conformance.harness import UrlHarness, new_namespace
 from onceward.conformance.servers import ServerHarness
-from onceward.contracts import Runner
-
-
-class ClockedHarness(UrlHarness):
-    """Machines move the clock of the test; threads and processes use the runner as it ships."""
-
-    movable = True
-
-    def __init__(self) -> None:
-        super().__init__(shared_url())
-        self.clock = OneClock()
-
-    def fresh_runner(self) -> Runner:
-        return self._clocked(new_namespace())
-
-    def timed_runner(self) -> Runner:
-        return super().fresh_runner()
-
-    def another(self, runner: Runner) -> Runner:
-        return self._clocked(runner.namespace)
-
-    def advance(self, by: timedelta) -> None:
-        self.clock.advance(by)
-
-    def _clocked(self, namespace: str) -> Runner:
-        store = ClockedZooKeeperStore(self.url, namespace, self.clock)
-        return Runner.of(store, namespace=namespace, url=self.name).open()
 
 
 @pytest.mark.parametrize("profile", ["checkin", "lock"])
 def test_a_moved_clock(profile: str) -> None:
-    certificate = run_suite(ClockedHarness(), profiles=[profile], budget=timedelta(seconds=2), seed=1)
+    certificate = run_suite(
+        ClockedHarness(shared_url(), ClockedZooKeeperStore), profiles=[profile], budget=timedelta(seconds=2), seed=1
+    )
     assert certificate.profiles == {profile: True}, broken(certificate)
 
 

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 import pytest
+from servers_support import EVERY_VERB
 from zookeeper_support import expired, fresh, own_server, shared_url
 
 from onceward.conformance.faults.framing import ZOOKEEPER
@@ -21,14 +22,10 @@ from onceward.contracts import (
     CheckIn,
     CheckInOutcome,
     CheckOut,
-    Claim,
-    ConfigWrite,
     Interest,
     LockId,
     LockRequest,
     OutcomeUnknown,
-    Purge,
-    Rearm,
     Renewal,
     Renewed,
     RunId,
@@ -50,27 +47,6 @@ LONG = timedelta(hours=1)
 
 def checkin(key: str = "1", *, holder: str = "h") -> CheckIn:
     return CheckIn(run=RunId("j", key), holder=holder, lease=LONG)
-
-
-EVERY_VERB: dict[str, Callable[[ZooKeeperStore], object]] = {
-    "checkin": lambda store: store.checkin(checkin()),
-    "claim": lambda store: store.claim(Claim.of("j", holder="h", lease=LONG)),
-    "check": lambda store: store.check(RunId("j", "1")),
-    "lock": lambda store: store.lock(LockRequest(lock=LockId("l"), holder="h", lease=LONG)),
-    "submit": lambda store: store.submit([RunSpec.of("j", "1")]),
-    "cancel": lambda store: store.cancel(RunId("j", "1")),
-    "rearm": lambda store: store.rearm([Rearm(run=RunId("j", "1"), token=1)]),
-    "force_unlock": lambda store: store.force_unlock(LockId("l")),
-    "write_config": lambda store: store.write_config(ConfigWrite(name="c", document=1, expected_version=0)),
-    "read_config": lambda store: store.read_config("c"),
-    "configs": lambda store: store.configs(),
-    "runs": lambda store: store.runs(RunQuery()),
-    "locks": lambda store: store.locks(),
-    "counts": lambda store: store.counts(),
-    "purge": lambda store: store.purge(Purge(older_than=LONG)),
-    "now": lambda store: store.now(),
-    "watch": lambda store: store.watch(Interest(jobs=frozenset({"j"}))),
-}
 
 
 def test_a_server_that_is_gone_is_definitely_unavailable_and_one_that_comes_back_has_lost_nothing() -> None:

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
-import pytest
 from kazoo.client import KazooClient  # type: ignore[import-untyped]
+from servers_support import available
 
-from onceward.conformance.servers.process import ServerMissing
 from onceward.conformance.servers.zookeeper import ZooKeeperServer, zookeeper_url
 from onceward.contracts import new_request
 from onceward.contracts.clock import Clock
-from onceward.runners.clock import ManualClock
 from onceward.runners.zookeeper import ZooKeeperStore
 from onceward.runners.zookeeper.link import Link
 from onceward.runners.zookeeper.wire import Multi, Node, Stat
-
-T = TypeVar("T")
-
-
-def available(make: Callable[[], T]) -> T:
-    """What ``make`` makes; where the server is missing, the test is skipped, or fails where CI is set."""
-    try:
-        return make()
-    except ServerMissing as error:
-        if error.excusable:
-            pytest.skip(str(error))
-        pytest.fail(str(error))
 
 
 def shared_url() -> str:
@@ -57,13 +43,6 @@ def expired(client: KazooClient) -> None:
     while client.client_id in (None, before) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert client.client_id not in (None, before), "the session has ended"
-
-
-class OneClock(ManualClock):
-    """ZooKeeper has but one clock: leases go by the wall, too."""
-
-    def elapsed_ms(self) -> int:
-        return self.wall_ms()
 
 
 #: When each transaction was made, by the clock of its test. Zxids of one server are never given twice.
