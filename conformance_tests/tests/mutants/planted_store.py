@@ -6,8 +6,9 @@ from msgspec.structs import replace
 
 from onceward.contracts import Admission, CheckIn, CheckInOutcome, Clock, LockAnswer, LockId, RunId
 from onceward.contracts import transitions as t
+from onceward.contracts.locking import LockEntry
 from onceward.contracts.times import span, span_ms
-from onceward.contracts.transitions import Entry, LockEntry
+from onceward.contracts.transitions import Entry
 from onceward.runners.memory import MemoryStore
 
 

@@ -7,22 +7,41 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from onceward.contracts.records import Lease, LockState
+from onceward.contracts.records import Lease, LockState, Record
 from onceward.contracts.requests import LockAnswer, LockRequest, Renewal, Renewed
 from onceward.contracts.times import from_ms, span, span_ms
-from onceward.contracts.transitions import LockEntry, NextToken, Now
+from onceward.contracts.transitions import NextToken, Now
+
+
+class LockEntry(Record, frozen=True, kw_only=True):
+    """A lock as a store keeps it: its newest lease, when that was given and ends, and whether it is let go of."""
+
+    lease: Lease
+    until: int
+    acquired: int
+    held: bool
+    note: str | None = None
+
+    def live(self, now: Now) -> bool:
+        """True while somebody holds it."""
+        return self.held and self.until > now.elapsed
+
+
+def known(found: LockEntry, request: LockRequest, now: Now) -> LockAnswer | None:
+    """The answer that changes nothing: somebody holds it, or this is a late copy. None: the lock may be taken."""
+    mine = found.lease.request == request.request
+    if found.live(now):
+        return LockAnswer(acquired=mine, lease=found.lease, remaining=span(found.until - now.elapsed))
+    return LockAnswer(acquired=False) if mine else None
 
 
 def lock(
     found: LockEntry | None, request: LockRequest, now: Now, *, token: NextToken
 ) -> tuple[LockAnswer, LockEntry | None]:
     """Take it if nobody has it; see ``Executor.lock``."""
-    if found is not None:
-        mine = found.lease.request == request.request
-        if found.live(now):
-            return LockAnswer(acquired=mine, lease=found.lease, remaining=span(found.until - now.elapsed)), found
-        if mine:
-            return LockAnswer(acquired=False), found
+    settled = None if found is None else known(found, request, now)
+    if settled is not None:
+        return settled, found
     ms = span_ms(request.lease)
     lease = Lease(
         resource=request.lock,

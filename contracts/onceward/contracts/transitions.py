@@ -1,4 +1,4 @@
-"""The state machine of a run and of a lock, as pure functions of what is true, what is asked, and the store's now.
+"""The state machine of a run, as pure functions of what is true, what is asked, and the store's now.
 
 This is the reference of what every store does in its own language (SQL, Lua, pipelines). Stores that read and then
 write under a guard (memory, and those with compare-and-set) use it as it stands. ``now`` is (elapsed_ms, wall_ms) of
@@ -322,17 +322,3 @@ def force_lapse(found: Entry, now: Now, *, token: int) -> Entry:
     assert lease is not None  # only a RUNNING run is forced
     fenced = replace(lease, token=token, request=f"forced:{token}", expires=from_ms(now.wall))
     return Entry(run=replace(found.run, token=token, lease=fenced), until=now.elapsed)
-
-
-class LockEntry(Record, frozen=True, kw_only=True):
-    """A lock as a store keeps it: the newest lease, when it ends, whether it is held, and who let go of it last."""
-
-    lease: Lease
-    until: int
-    acquired: int
-    held: bool
-    note: str | None = None
-
-    def live(self, now: Now) -> bool:
-        """True while somebody holds it."""
-        return self.held and self.until > now.elapsed

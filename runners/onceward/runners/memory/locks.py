@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onceward.contracts import locking
+from onceward.contracts.locking import LockEntry
 from onceward.contracts.records import Lease, LockId, LockState
 from onceward.contracts.requests import LockAnswer, LockRequest, Renewal, Renewed
-from onceward.contracts.transitions import LockEntry, NextToken, Now
+from onceward.contracts.transitions import NextToken, Now
 
 
 class Locks:

@@ -12,10 +12,10 @@ from datetime import timedelta
 from pymongo import ReturnDocument, UpdateOne
 
 from onceward.contracts.executor import Executor
+from onceward.contracts.locking import LockEntry, known, state
 from onceward.contracts.records import Lease, LockId, LockState
 from onceward.contracts.requests import LockAnswer, LockRequest, Renewal, Renewed
-from onceward.contracts.times import from_ms, span, span_ms
-from onceward.contracts.transitions import LockEntry, Now
+from onceward.contracts.times import span, span_ms
 from onceward.runners.mongodb import documents
 from onceward.runners.mongodb.base import Base
 from onceward.runners.mongodb.link import Link
@@ -36,7 +36,8 @@ class LockPart(Base, Executor):
             ),
             made="acquired",
         )
-        return _answer(entry_of(shown["doc"]), request, documents.now_of(shown["now"]))
+        found, now = entry_of(shown["doc"]), documents.now_of(shown["now"])
+        return known(found, request, now) or LockAnswer(acquired=False)  # refused while it was held
 
     def unlock(self, lease: Lease) -> bool:
         if not isinstance(lease.resource, LockId):
@@ -68,13 +69,6 @@ def _take(terms: Terms, request: LockRequest) -> list[Doc]:
     taken = {"_id": "$_id", "token": terms.token, "until": terms.after(ms), "acquired": terms.now}
     refused = {"$or": [_live(terms), {"$eq": ["$request", literal(request.request)]}]}
     return [{"$replaceWith": {"$cond": [refused, "$$ROOT", {"$mergeObjects": [taken, literal(given)]}]}}]
-
-
-def _answer(found: LockEntry, request: LockRequest, now: Now) -> LockAnswer:
-    mine = found.lease.request == request.request
-    if found.live(now):
-        return LockAnswer(acquired=mine, lease=found.lease, remaining=span(found.until - now.elapsed))
-    return LockAnswer(acquired=False)  # a late copy: what was free would have been taken
 
 
 def entry_of(doc: Doc) -> LockEntry:
@@ -134,16 +128,7 @@ def held(link: Link, shown: Doc, ns: str) -> Sequence[LockState]:
     """Locks that are held; see ``Lifecycle.locks``."""
     with link.reading():
         found = list(link.locks.find({"_id.ns": ns, "held": True}, shown).sort("_id.name", 1))
-    return [_state(entry_of(each["doc"]), documents.now_of(each["now"])) for each in found]
-
-
-def _state(found: LockEntry, now: Now) -> LockState:
-    return LockState(
-        lease=found.lease,
-        acquired=from_ms(found.acquired),
-        note=found.note,
-        remaining=span(found.until - now.elapsed),
-    )
+    return [state(entry_of(each["doc"]), documents.now_of(each["now"])) for each in found]
 
 
 def purge(link: Link, terms: Terms, ns: str, *, older_than_ms: int) -> None:

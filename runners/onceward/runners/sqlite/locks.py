@@ -6,10 +6,11 @@ import sqlite3
 from collections.abc import Sequence
 
 from onceward.contracts.executor import Executor
+from onceward.contracts.locking import LockEntry, known, state
 from onceward.contracts.records import Lease, LockId, LockState
 from onceward.contracts.requests import LockAnswer, LockRequest, Renewal, Renewed
 from onceward.contracts.times import from_ms, span, span_ms
-from onceward.contracts.transitions import LockEntry, Now
+from onceward.contracts.transitions import Now
 from onceward.runners.sqlite import rows
 from onceward.runners.sqlite.base import Base
 
@@ -70,7 +71,8 @@ class LockPart(Base, Executor):
             return self._refusal(connection, request) or self._take(connection, request, self._now())
 
     def _refusal(self, connection: sqlite3.Connection, request: LockRequest) -> LockAnswer | None:
-        return _known_answer(find(connection, self._ns, request.lock), request, self._now())
+        found = find(connection, self._ns, request.lock)
+        return None if found is None else known(found, request, self._now())
 
     def _take(self, connection: sqlite3.Connection, request: LockRequest, now: Now) -> LockAnswer:
         lease_ms, token = span_ms(request.lease), rows.draw(connection)
@@ -103,16 +105,6 @@ class LockPart(Base, Executor):
         if found is None:
             return freed == 1
         return not found.held and (found.lease.token, found.lease.request) == (token, request)  # freed before
-
-
-def _known_answer(found: LockEntry | None, request: LockRequest, now: Now) -> LockAnswer | None:
-    """The answer that needs no change: held, by whomever, or a late copy. None: the lock may be taken."""
-    if found is None:
-        return None
-    mine = found.lease.request == request.request
-    if found.live(now):
-        return LockAnswer(acquired=mine, lease=found.lease, remaining=span(found.until - now.elapsed))
-    return LockAnswer(acquired=False) if mine else None
 
 
 def find(connection: sqlite3.Connection, ns: int, lock: LockId) -> LockEntry | None:
@@ -160,16 +152,7 @@ def force(connection: sqlite3.Connection, ns: int, lock: LockId, token: int | No
 
 def held(connection: sqlite3.Connection, ns: int, now: Now) -> Sequence[LockState]:
     """Locks that are held; see ``Lifecycle.locks``."""
-    found = [_entry_of(row) for row in connection.execute(HELD, (ns,))]
-    return [
-        LockState(
-            lease=each.lease,
-            acquired=from_ms(each.acquired),
-            note=each.note,
-            remaining=span(each.until - now.elapsed),
-        )
-        for each in found
-    ]
+    return [state(_entry_of(row), now) for row in connection.execute(HELD, (ns,))]
 
 
 def purge(connection: sqlite3.Connection, ns: int, now: Now, *, older_than_ms: int) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onceward.contracts import locking
+from onceward.contracts.locking import LockEntry
 from onceward.contracts.records import Lease, LockId
 from onceward.contracts.requests import LockAnswer, LockRequest, Renewal, Renewed
-from onceward.contracts.transitions import LockEntry, Now
+from onceward.contracts.transitions import Now
 from onceward.runners.zookeeper.names import Layout, buckets
 from onceward.runners.zookeeper.rows import UNKNOWN, lock_bytes, lock_of, mine
 from onceward.runners.zookeeper.settle import Change, Found, Move, Turn

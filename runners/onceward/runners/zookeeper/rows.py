@@ -14,10 +14,11 @@ from typing import NamedTuple
 import msgspec
 from msgspec.structs import replace
 
+from onceward.contracts.locking import LockEntry
 from onceward.contracts.payload import Json
 from onceward.contracts.records import Attempt, ConfigDoc, Ending, Failure, Lease, LockId, Progress, Run, RunId, Status
 from onceward.contracts.times import from_ms, span, span_ms, to_ms
-from onceward.contracts.transitions import Entry, LockEntry, Now
+from onceward.contracts.transitions import Entry, Now
 from onceward.runners.encoding import decode as decoded
 from onceward.runners.encoding import encode as encoded
 from onceward.runners.zookeeper.link import Stamp
