@@ -22,8 +22,6 @@ from onceward.toolkit.server.settings import ServerSettings
 from onceward.toolkit.server.worker import Worker
 
 KINDS = ("memory", "sqlite", "redis")
-PATIENCE = 30.0
-"""Seconds after which something that should have happened has not; never reached by a test that passes."""
 
 
 def make_store(kind: str, clock: ManualClock, folder: Path) -> Store:

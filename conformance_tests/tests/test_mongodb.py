@@ -22,6 +22,7 @@ from pymongo.errors import (
 )
 from pymongo.monitoring import CommandSucceededEvent
 from servers_support import OneClock
+from waiting import until
 
 from onceward.conformance.servers.process import free_port
 from onceward.contracts import (
@@ -124,14 +125,6 @@ def test_claims_after_a_lapse_take_four_trips(store: MongoStore, trips: Trips) -
     [run] = store.claim(claim(1, lease=timedelta(milliseconds=1)))
     until(lambda: run.lease is not None and run.lease.expires is not None and store.now() > run.lease.expires)
     assert trips.of(lambda: store.claim(claim(1))) == ["aggregate", "update", "aggregate", "update"]
-
-
-def until(holds: Callable[[], bool], within: float = 20.0) -> None:
-    """Wait for what other processes, or the server's clock, bring about."""
-    end = time.monotonic() + within
-    while not holds():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.005)
 
 
 # -- indexes ------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ import pytest
 from msgspec.structs import replace
 from redis_support import ClockedRedisStore, fresh, own_server, shared_url
 from servers_support import EVERY_VERB, OneClock
+from waiting import until
 
 from onceward.conformance.servers import RedisServer
 from onceward.conformance.servers.process import free_port
@@ -79,9 +80,8 @@ def checkin(store: Store, key: str = "1", **more: object) -> CheckIn:
 
 def lapse(store: Store, brief: timedelta = BRIEF) -> None:
     """Wait by the server's own clock, which is the one that ends leases."""
-    until = store.now() + brief + timedelta(milliseconds=2)
-    while store.now() < until:
-        time.sleep(0.005)
+    over = store.now() + brief + timedelta(milliseconds=2)
+    until(lambda: store.now() >= over)
 
 
 class Monitor:
@@ -559,11 +559,8 @@ def test_a_primary_that_becomes_a_replica_refuses_definitely() -> None:
 
 
 def await_replica(replica: RedisServer) -> None:
-    until = time.monotonic() + 10
     wire = connect(("127.0.0.1", replica.port), Options())
-    while "master_link_status:up" not in str(wire.ask("INFO", "replication")):
-        assert time.monotonic() < until, "the replica does not follow"
-        time.sleep(0.05)
+    until(lambda: "master_link_status:up" in str(wire.ask("INFO", "replication")))
     wire.close()
 
 
@@ -613,7 +610,7 @@ class Soak:
             try:
                 return act()
             except (StoreUnavailable, OutcomeUnknown):
-                time.sleep(0.01)
+                time.sleep(0.01)  # the server restarts: nobody tells when, and this thread is to ask again
 
 
 def test_g6_a_killed_server_with_aof_always_has_lost_nothing_acknowledged() -> None:
@@ -625,8 +622,7 @@ def test_g6_a_killed_server_with_aof_always_has_lost_nothing_acknowledged() -> N
             thread.start()
         for _ in range(3):
             enough = len(soak.recorded) + 50
-            while len(soak.recorded) < enough and not soak.errors:
-                time.sleep(0.005)
+            until(lambda enough=enough: bool(soak.errors) or len(soak.recorded) >= enough)  # type: ignore[misc]
             server.restart()
         soak.stop.set()
         for thread in threads:
@@ -727,9 +723,16 @@ def test_a_change_between_the_look_and_the_wait_is_not_missed(store: RedisStore)
 def test_a_watch_ends_when_it_or_its_store_is_closed(store: RedisStore) -> None:
     watch = store.watch(Interest(jobs=frozenset({"j"})))
     answers: list[bool] = []
+    listens, told = threading.Event(), watch._told
+
+    def telling(seconds: float) -> bool:
+        listens.set()
+        return told(seconds)
+
+    watch._told = telling  # type: ignore[method-assign]
     thread = threading.Thread(target=lambda: answers.append(watch.wait(60)))
     thread.start()
-    time.sleep(0.05)
+    assert listens.wait(5)
     store.close()
     thread.join(5)
     assert answers == [False]

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from engine_store import PATIENCE
+from waiting import PATIENCE
 
 from onceward.contracts import InvalidRequest, RunId, RunQuery, Status
 from onceward.toolkit.jobs import JobContext, Where, job

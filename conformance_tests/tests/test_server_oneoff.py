@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from engine_store import PATIENCE
+from waiting import PATIENCE
 
 from onceward.contracts import InvalidRequest, Status, WaitTimeout
 from onceward.toolkit.jobs import JobContext, Retry, job

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from engine_store import KINDS, PATIENCE, make_store
+from engine_store import KINDS, make_store
+from waiting import PATIENCE
 
 from onceward.contracts import InvalidRequest, Json, Runner, Status, Store
 from onceward.runners.clock import ManualClock

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from engine_store import KINDS, PATIENCE, Bench, Flaky, close_benches, failing, make_store, statuses
+from engine_store import KINDS, Bench, Flaky, close_benches, failing, make_store, statuses
+from waiting import PATIENCE, until
 
 from onceward.contracts import (
     Cancelled,
@@ -217,15 +218,6 @@ def test_an_end_that_the_store_refuses_ends_the_run_and_disturbs_no_other(store:
 
 
 # -- bodies that misbehave --------------------------------------------------------------------------------------
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for another thread; fails when it never comes."""
-    done, deadline = threading.Event(), PATIENCE
-    while not condition():
-        assert deadline > 0
-        done.wait(0.01)
-        deadline -= 0.01
 
 
 def test_g9_a_body_that_keeps_the_interpreter_busy_keeps_its_lease() -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from servers_support import OneClock
+from waiting import until
 from zookeeper_support import ClockedZooKeeperStore, fresh, shared_url
 
 from onceward.contracts import (
@@ -327,8 +327,10 @@ def test_a_run_that_is_renewed_is_not_looked_at_by_every_claim(
 ) -> None:
     run = store.checkin(checkin(lease=timedelta(milliseconds=60))).run
     assert run.lease is not None
+    over = run.lease.expires
+    assert over is not None
     assert store.renew([Renewal(lease=run.lease, duration=LONG)]) == [Renewed.HELD]
-    time.sleep(0.08)
+    until(lambda: store.now() > over)
     store.claim(Claim.of("j", holder="h", lease=LONG))
     trips = Trips(monkeypatch)
     assert trips.of(lambda: store.claim(Claim.of("j", holder="h", lease=LONG))) == 1

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from kazoo.client import KazooClient  # type: ignore[import-untyped]
 from servers_support import available
+from waiting import until
 
 from onceward.conformance.servers.zookeeper import ZooKeeperServer, zookeeper_url
 from onceward.contracts import new_request
@@ -39,10 +39,7 @@ def expired(client: KazooClient) -> None:
     thief.start()
     thief.stop()
     thief.close()
-    deadline = time.monotonic() + 10
-    while client.client_id in (None, before) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert client.client_id not in (None, before), "the session has ended"
+    until(lambda: client.client_id not in (None, before))
 
 
 #: When each transaction was made, by the clock of its test. Zxids of one server are never given twice.
