@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec.structs import replace
+from servers_support import OneClock
 
 from onceward.contracts import (
     CheckIn,
@@ -388,6 +389,19 @@ class Same(RuleBasedStateMachine):
         self.stores[pick % 2].open()
 
 
+class ServerSame(Same):
+    """A server has but one clock, and keeps what earlier cases wrote; so each case has namespaces of its own."""
+
+    two_clocks = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.case = new_request()
+
+    def make_clock(self) -> OneClock:
+        return OneClock()
+
+
 SETTINGS = settings(
     max_examples=60,
     stateful_step_count=40,
@@ -427,6 +441,7 @@ def same_claims(
 ) -> None:
     """G12, G13: ``store`` and a memory store hand out the same runs in the same order."""
     memory = MemoryStore(clock=clock)
+    store.open()
     now = clock.wall_ms()
     specs = [
         RunSpec(id=RunId(job, str(i)), priority=priority, run_at=from_ms(now + due * 1_000), max_crashes=crashes)
@@ -442,3 +457,4 @@ def same_claims(
         assert not theirs or [run.lease for run in store.claim(request)] == [run.lease for run in theirs]
         assert store.counts() == memory.counts()
         clock.advance(timedelta(seconds=60 if lapses else 1))
+    store.close()

@@ -1,15 +1,18 @@
-"""What the tests of all stores on servers share: a server or a skip, a clock that is moved by hand, every verb."""
+"""What the tests of all stores on servers share: a server or a skip, a certificate, a clock to move, every verb."""
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
 from onceward.conformance.harness import UrlHarness, new_namespace
 from onceward.conformance.servers import ServerMissing
+from onceward.conformance.servers.process import find_binary
 from onceward.contracts import (
     CheckIn,
     Claim,
@@ -39,6 +42,21 @@ def available(make: Callable[[], T]) -> T:
         if error.excusable:
             pytest.skip(str(error))
         pytest.fail(str(error))
+
+
+def certificate(folder: Path, *, days: int = 2) -> tuple[Path, Path]:
+    """A self-signed certificate for 127.0.0.1, and its key; with a negative number of days it has expired."""
+    openssl = available(lambda: find_binary("openssl", advice="it makes the certificate for this test"))
+    made, key, request, extra = (folder / name for name in ("cert.pem", "key.pem", "request.pem", "extra"))
+    extra.write_text("subjectAltName=IP:127.0.0.1\n")
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+    sign = ("-signkey", str(key), "-days", str(days), "-extfile", str(extra))
+    for words in (
+        ("req", "-new", *curve, "-nodes", "-keyout", str(key), "-out", str(request), "-subj", "/CN=server"),
+        ("x509", "-req", "-in", str(request), "-out", str(made), *sign),
+    ):
+        subprocess.run([openssl, *words], check=True, capture_output=True)
+    return made, key
 
 
 class OneClock(ManualClock):

@@ -5,27 +5,28 @@ from __future__ import annotations
 from datetime import timedelta
 from urllib.parse import urlsplit
 
-import pytest
+import etcd3gw
 from etcd_support import leases_of, opened, own_server
+from tooz import coordination
 
 from onceward.contracts import LockId, LockRequest, new_request
 from onceward.runners.etcd import EtcdStore
-
-etcd3gw = pytest.importorskip("etcd3gw", reason="pip install etcd3gw")
 
 HOUR = timedelta(hours=1)
 ATTEMPTS = 20
 
 
-def client(store: EtcdStore) -> object:
+def client(store: EtcdStore) -> etcd3gw.Etcd3Client:
     parts = urlsplit(store.options.url)
+    assert parts.hostname is not None
+    assert parts.port is not None
     return etcd3gw.client(host=parts.hostname, port=parts.port)
 
 
 def test_two_blocks_of_etcd3gw_are_entered_together() -> None:
     """The history: ann enters, bob enters. ``acquire`` says False, and the block is entered nevertheless."""
     with own_server() as server, opened(server.url) as store:
-        ann, bob = (client(store).lock("nightly", ttl=60) for _ in range(2))  # type: ignore[attr-defined]
+        ann, bob = (client(store).lock("nightly", ttl=60) for _ in range(2))
         inside = []
         with ann:
             inside.append("ann")
@@ -37,10 +38,10 @@ def test_two_blocks_of_etcd3gw_are_entered_together() -> None:
 
 def test_each_failed_acquire_of_etcd3gw_leaves_a_lease_and_ours_none() -> None:
     with own_server() as server, opened(server.url) as store:
-        assert client(store).lock("nightly", ttl=600).acquire()  # type: ignore[attr-defined]
+        assert client(store).lock("nightly", ttl=600).acquire()
         before = leases_of(store)
         for _ in range(ATTEMPTS):
-            assert not client(store).lock("nightly", ttl=600).acquire()  # type: ignore[attr-defined]
+            assert not client(store).lock("nightly", ttl=600).acquire()
         theirs = leases_of(store)
         assert len(theirs - before) == ATTEMPTS
 
@@ -54,7 +55,6 @@ def test_each_failed_acquire_of_etcd3gw_leaves_a_lease_and_ours_none() -> None:
 
 
 def test_each_failed_acquire_of_tooz_leaves_a_lease() -> None:
-    coordination = pytest.importorskip("tooz.coordination", reason="pip install tooz")
     with own_server() as server, opened(server.url) as store:
         parts = urlsplit(server.url)
         people = [

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from etcd_support import fresh, opened, own_server, shared_url
+from servers_support import certificate
 
 from onceward.conformance.faults.framing import GRPC
 from onceward.conformance.faults.plan import DELIVERED, LOST, Message, Plan, Treatment, Way
@@ -154,22 +153,6 @@ def test_a_wrong_password_is_told_and_not_shown(locked: EtcdServer, user: str, t
     with pytest.raises(StoreMisconfigured, match=told) as caught:
         fresh(locked.url.replace("://", f"://{user}"))
     assert "wrong" not in str(caught.value)
-
-
-def certificate(folder: Path, *, days: int) -> tuple[Path, Path]:
-    """A self-signed certificate for 127.0.0.1, and its key; with a negative number of days it has expired."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
-    made, key, request, extra = (folder / name for name in ("cert.pem", "key.pem", "request.pem", "extra"))
-    extra.write_text("subjectAltName=IP:127.0.0.1\n")
-    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
-    sign = ("-signkey", str(key), "-days", str(days), "-extfile", str(extra))
-    for words in (
-        ("req", "-new", *curve, "-nodes", "-keyout", str(key), "-out", str(request), "-subj", "/CN=etcd"),
-        ("x509", "-req", "-in", str(request), "-out", str(made), *sign),
-    ):
-        subprocess.run(["openssl", *words], check=True, capture_output=True)
-    return made, key
 
 
 def test_an_expired_certificate_is_told(tmp_path: Path) -> None:

@@ -6,11 +6,8 @@ import contextlib
 from collections.abc import Callable
 
 import pytest
-from redis_support import shared_url
-
-pytest.importorskip("redis_lock", reason="pip install python-redis-lock")
-
 from peer_locks import PeerContest, PythonRedisLock, RedisPyLock
+from redis_support import shared_url
 
 from onceward.conformance.faults.contest import Contest
 from onceward.conformance.faults.runners import Locks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from against_memory import BURIED, CLAIMS, QUEUES, SETTINGS, Numbers, Same, same_claims
+from against_memory import BURIED, CLAIMS, QUEUES, SETTINGS, Numbers, ServerSame, same_claims
 from hypothesis import example, given, settings
 from mongodb_support import ClockedMongoStore, shared_url
 from servers_support import OneClock
@@ -10,19 +10,13 @@ from servers_support import OneClock
 from onceward.contracts import Lease, LockId, Run, RunId, Store, Want, new_request
 
 
-class MongoSame(Same):
+class MongoSame(ServerSame):
     """Tokens grow per resource here, and not across them; so they correspond resource by resource."""
-
-    two_clocks = False
 
     def __init__(self) -> None:
         super().__init__()
-        self.case = new_request()
         self.of: RunId | LockId | None = None
         self.tokens: dict[RunId | LockId | None, Numbers] = {}
-
-    def make_clock(self) -> OneClock:
-        return OneClock()
 
     def make_store(self, namespace: str) -> Store:
         return ClockedMongoStore(shared_url(), f"{self.case}: {namespace} $x.y", self.clock)
@@ -51,6 +45,4 @@ def test_g12_g13_claims_take_the_same_runs_in_the_same_order(
 ) -> None:
     clock = OneClock()
     store = ClockedMongoStore(shared_url(), new_request(), clock)
-    store.open()
     same_claims(store, clock, queue, claims)
-    store.close()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +16,7 @@ from typing import TypeVar
 import pytest
 from msgspec.structs import replace
 from redis_support import ClockedRedisStore, fresh, own_server, shared_url
-from servers_support import EVERY_VERB, OneClock
+from servers_support import EVERY_VERB, OneClock, certificate
 from waiting import until
 
 from onceward.conformance.servers import RedisServer
@@ -870,26 +868,7 @@ def test_ordinary_runs_stay_in_the_servers_compact_form(store: RedisStore) -> No
 
 
 def test_tls_checks_the_certificate_and_works(tmp_path: Path) -> None:
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not installed; it makes the certificate for this test")
-    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
-    made = [
-        openssl,
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-keyout",
-        str(key),
-        "-out",
-        str(cert),
-    ]
-    subprocess.run([*made, *subject], check=True, capture_output=True)
+    cert, key = certificate(tmp_path)
     port = free_port()
     files = ("--tls-cert-file", str(cert), "--tls-key-file", str(key), "--tls-ca-cert-file", str(cert))
     with own_server("--tls-port", str(port), *files, "--tls-auth-clients", "no"):

@@ -39,6 +39,4 @@ def test_g12_g13_claims_take_the_same_runs_in_the_same_order(
     with tempfile.TemporaryDirectory() as folder:
         clock = ManualClock()
         store = SqliteStore(Path(folder) / "q.db", clock=clock, synchronous="OFF")
-        store.open()
         same_claims(store, clock, queue, claims)
-        store.close()

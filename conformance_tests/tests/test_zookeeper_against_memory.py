@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from against_memory import CLAIMS, QUEUES, SETTINGS, Same, same_claims
+from against_memory import CLAIMS, QUEUES, SETTINGS, ServerSame, same_claims
 from hypothesis import given, settings
 from servers_support import OneClock
 from zookeeper_support import ClockedZooKeeperStore, shared_url
@@ -10,16 +10,7 @@ from zookeeper_support import ClockedZooKeeperStore, shared_url
 from onceward.contracts import Store, Want, new_request
 
 
-class ZooKeeperSame(Same):
-    two_clocks = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.case = new_request()
-
-    def make_clock(self) -> OneClock:
-        return OneClock()
-
+class ZooKeeperSame(ServerSame):
     def make_store(self, namespace: str) -> Store:
         return ClockedZooKeeperStore(shared_url(), f"{self.case}: {namespace} {{x}}", self.clock)
 
@@ -35,6 +26,4 @@ def test_g12_g13_claims_take_the_same_runs_in_the_same_order(
 ) -> None:
     clock = OneClock()
     store = ClockedZooKeeperStore(shared_url(), new_request(), clock)
-    store.open()
     same_claims(store, clock, queue, claims)
-    store.close()
