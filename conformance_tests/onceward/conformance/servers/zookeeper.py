@@ -17,6 +17,8 @@ VARIABLE = "ONCEWARD_TEST_ZOOKEEPER_URL"
 INSTALL = "install it (Debian: apt-get install zookeeper)"
 _JAR = Path("/usr/share/java/zookeeper.jar")
 _MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
+#: A server keeps its latest 500 transactions, each nearly three times: 1.4 GB where records are as long as they may be.
+_HEAP = "-Xmx2g"
 #: A request to begin a session: protocol, latest zxid, timeout in ms, id and password of an earlier one, read-only.
 _HELLO = struct.pack("!iiqiqi16s?", 45, 0, 0, 4000, 0, 16, b"", False)
 
@@ -68,7 +70,7 @@ class ZooKeeperServer(ServerProcess):
         configuration.write_text("\n".join(self.configuration()) + "\n", encoding="utf-8")
         return (
             self._java,
-            "-Xmx512m",
+            _HEAP,
             "-XX:+UseSerialGC",
             *self._options,
             "-cp",
