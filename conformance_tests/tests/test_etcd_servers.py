@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from certificate_support import certificate
 from etcd_support import fresh, opened, own_server, shared_url
 
 from onceward.conformance.faults.framing import GRPC
@@ -156,22 +155,6 @@ def test_a_wrong_password_is_told_and_not_shown(locked: EtcdServer, user: str, t
     assert "wrong" not in str(caught.value)
 
 
-def certificate(folder: Path, *, days: int) -> tuple[Path, Path]:
-    """A self-signed certificate for 127.0.0.1, and its key; with a negative number of days it has expired."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
-    made, key, request, extra = (folder / name for name in ("cert.pem", "key.pem", "request.pem", "extra"))
-    extra.write_text("subjectAltName=IP:127.0.0.1\n")
-    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
-    sign = ("-signkey", str(key), "-days", str(days), "-extfile", str(extra))
-    for words in (
-        ("req", "-new", *curve, "-nodes", "-keyout", str(key), "-out", str(request), "-subj", "/CN=etcd"),
-        ("x509", "-req", "-in", str(request), "-out", str(made), *sign),
-    ):
-        subprocess.run(["openssl", *words], check=True, capture_output=True)
-    return made, key
-
-
 def test_an_expired_certificate_is_told(tmp_path: Path) -> None:
     made, key = certificate(tmp_path, days=-1)
     with (
@@ -182,7 +165,7 @@ def test_an_expired_certificate_is_told(tmp_path: Path) -> None:
 
 
 def test_tls_with_a_good_and_without_a_known_certificate(tmp_path: Path) -> None:
-    made, key = certificate(tmp_path, days=2)
+    made, key = certificate(tmp_path)
     with own_server("--cert-file", str(made), "--key-file", str(key), scheme="https") as server:
         with opened(f"{server.url}?tls_ca={made}") as store:
             assert store.submit([RunSpec.of("job", "k")]) == [True]

@@ -21,6 +21,8 @@ _MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
 _HEAP = "-Xmx2g"
 #: A request to begin a session: protocol, latest zxid, timeout in ms, id and password of an earlier one, read-only.
 _HELLO = struct.pack("!iiqiqi16s?", 45, 0, 0, 4000, 0, 16, b"", False)
+#: The answer: its length, protocol, timeout, id, password, read-only.
+_WELCOME = struct.calcsize("!iiiqi16s?")
 
 
 class ZooKeeperServer(ServerProcess):
@@ -84,7 +86,7 @@ class ZooKeeperServer(ServerProcess):
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=2) as sock:
                 sock.sendall(_HELLO)
-                return len(sock.recv(64)) > 16
+                return len(sock.recv(_WELCOME, socket.MSG_WAITALL)) == _WELCOME
         except OSError:
             return False
 
