@@ -3,32 +3,47 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import redis
 from etcd_support import opened as opened_etcd
 from etcd_support import own_server as etcd_server
+from kazoo.exceptions import NodeExistsError  # type: ignore[import-untyped]
 from redis_support import own_server
 from servers_support import available
 
+from onceward.benchmarks.apart import Apart
 from onceward.benchmarks.bench import Bench, Plan
 from onceward.benchmarks.contestants import PRIVATE, Contestant, contestants
 from onceward.benchmarks.measures import MEASURES
 from onceward.benchmarks.on_mongodb import client_of
 from onceward.benchmarks.on_redis import sweep
+from onceward.benchmarks.on_zookeeper import client
 from onceward.benchmarks.peers import PEERS
-from onceward.benchmarks.records import BATCHING, Broken, Comparison, Result, Row
+from onceward.benchmarks.records import BATCHING, Absent, Broken, Comparison, Result, Row
 from onceward.benchmarks.rounds import Pace
 from onceward.conformance.servers.etcd import etcd_url
 from onceward.conformance.servers.mongodb import mongodb_url
 from onceward.conformance.servers.redis import redis_url
+from onceward.conformance.servers.zookeeper import zookeeper_url
 from onceward.contracts import StoreMisconfigured
 from onceward.runners.etcd import wire
 from onceward.runners.mongodb.options import options_of
 
-URLS: dict[str, Callable[[], str]] = {"redis": redis_url, "mongodb": mongodb_url, "etcd": etcd_url}
+URLS: dict[str, Callable[[], str]] = {
+    "redis": redis_url,
+    "mongodb": mongodb_url,
+    "etcd": etcd_url,
+    "zookeeper": zookeeper_url,
+}
+#: What needs an environment of its own is examined by a test of its own.
+HERE, APART = ([peer for peer in PEERS if (peer.apart is not None) is apart] for apart in (False, True))
+SHORT = Pace(rounds=1, seconds=0.001, most_steps=4)
 
 
 @contextmanager
@@ -51,21 +66,20 @@ def test_the_raw_driver_does_the_work_that_it_is_compared_for(kind: str) -> None
         raw.close()
 
 
-@pytest.mark.parametrize("kind", ["redis", "etcd"])
+@pytest.mark.parametrize("kind", ["redis", "etcd", "zookeeper"])
 def test_a_key_is_created_once(kind: str) -> None:
     with contestant(kind) as found:
         assert found.raw is not None
         raw = found.raw()
         raw.create("new")
-        with pytest.raises(RuntimeError, match="new"):
+        with pytest.raises((RuntimeError, NodeExistsError)):
             raw.create("new")
         raw.close()
 
 
 def measured(found: Contestant) -> list[Row]:
     """Everything that is measured in rounds, as short as can be, with peers; nothing failed."""
-    pace = Pace(rounds=1, seconds=0.001, most_steps=4)
-    rows = list(Bench(Plan(contestants=[found], peers=PEERS, batching=True, pace=pace)).run())
+    rows = list(Bench(Plan(contestants=[found], peers=HERE, batching=True, pace=SHORT)).run())
     assert not [row for row in rows if isinstance(row, Broken)]
     results = [row for row in rows if isinstance(row, Result)]
     assert {row.measure for row in results} == {*(measure.name for measure in MEASURES), BATCHING}
@@ -106,6 +120,50 @@ def test_a_run_on_etcd_compares_with_peers_and_leaves_nothing_but_leases_of_thei
         assert store._link.read(wire.read(b"onceward", b"onceware", count_only=True)).total == 0
     assert ("etcd, batches of 100", "etcd, one by one") in compared(rows)
     assert ("etcd", "etcd3gw Lock") in compared(rows)
+
+
+def test_a_run_on_zookeeper_compares_with_kazoos_lock_and_leaves_nothing() -> None:
+    def below(path: str) -> set[str]:
+        return set(kazoo.get_children(path) or ())
+
+    with contestant("zookeeper") as found:
+        kazoo = client(found.server)
+        before = below("/")
+        rows = measured(found)
+        found.close()
+        assert below("/") <= before | {"onceward"}
+        assert [name for name in below("/onceward") if name.startswith("bench-")] == []
+        kazoo.stop()
+        kazoo.close()
+    assert compared(rows) == {("zookeeper, batches of 100", "zookeeper, one by one"), ("zookeeper", "kazoo Lock")}
+
+
+def test_a_peer_that_cannot_live_beside_us_is_measured_in_an_environment_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    locks = [measure for measure in MEASURES if measure.name == "lock-unlock"]
+    with contestant("etcd") as found:
+        rows = list(Bench(Plan(contestants=[found], peers=APART, measures=locks, pace=SHORT)).run())
+    absent = [row for row in rows if isinstance(row, Absent)]
+    if absent:
+        pytest.skip(f"{absent[0].contestant}: {absent[0].install}")
+    assert not [row for row in rows if isinstance(row, Broken)]
+    assert compared(rows) == {("etcd", "python-etcd3 Lock")}
+    assert all(peer.installed for peer in APART), "kept for the next time"
+
+
+def test_an_environment_that_cannot_be_made_is_told_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    apart = Apart(requirements=(str(tmp_path / "missing.whl"),), script=tmp_path / "missing.py")
+    ghost = replace(APART[0], name="ghost", apart=apart)
+    with contestant("etcd") as found:
+        rows = list(Bench(Plan(contestants=[found], peers=[ghost], measures=[], pace=SHORT)).run())
+    (absent,) = [row for row in rows if isinstance(row, Absent)]
+    assert re.match(r"in an environment of its own: pip install .*missing\.whl'; .+", absent.install)
+    assert not ghost.installed
 
 
 def test_what_is_swept_is_what_was_asked_for() -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from certificate_support import certificate
 from etcd_support import fresh, opened, own_server, shared_url
 from servers_support import certificate
 
@@ -165,7 +166,7 @@ def test_an_expired_certificate_is_told(tmp_path: Path) -> None:
 
 
 def test_tls_with_a_good_and_without_a_known_certificate(tmp_path: Path) -> None:
-    made, key = certificate(tmp_path, days=2)
+    made, key = certificate(tmp_path)
     with own_server("--cert-file", str(made), "--key-file", str(key), scheme="https") as server:
         with opened(f"{server.url}?tls_ca={made}") as store:
             assert store.submit([RunSpec.of("job", "k")]) == [True]

@@ -123,7 +123,12 @@ def test_how_many_trips_each_verb_takes(store: ZooKeeperStore, monkeypatch: pyte
     assert trips.of(lambda: store.submit([RunSpec.of("j", "4")])) == 2
     assert trips.of(lambda: store.submit([RunSpec.of("j", f"5-{i}") for i in range(100)])) <= 3
     assert trips.of(lambda: store.claim(Claim.of("j", holder="h", lease=LONG))) == 3
-    assert trips.of(lambda: store.claim(Claim.of("j", holder="h", lease=LONG, limit=100))) == 3
+    hundred = Claim.of("j", holder="h", lease=LONG, limit=100)
+    assert trips.of(lambda: store.claim(hundred)) == 3
+    leases = [run.lease for run in store.claim(hundred) if run.lease is not None]
+    assert len(leases) == 100
+    assert trips.of(lambda: store.renew([Renewal(lease=lease) for lease in leases])) == 2
+    assert trips.of(lambda: store.checkout([CheckOut.succeeded(lease) for lease in leases])) == 1
     assert trips.of(lambda: store.claim(Claim.of("j", holder="h", lease=LONG))) == 1, "there is nothing to claim"
 
 

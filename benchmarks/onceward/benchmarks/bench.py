@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
+from onceward.benchmarks.apart import NotToBeHad
 from onceward.benchmarks.contestants import Contestant
 from onceward.benchmarks.environment import environment
 from onceward.benchmarks.measures import MEASURES, Measure
@@ -96,9 +97,7 @@ class Bench:
     def run(self) -> Iterator[Row]:
         """All rows but the verdicts and the end."""
         yield environment(self.plan.pace, quick=self.plan.quick)
-        for peer in self.plan.peers:
-            if not peer.installed:
-                yield Absent(contestant=peer.name, install=peer.install)
+        yield from self._absent()
         for name, part in self._parts():
             try:
                 yield from part()
@@ -108,6 +107,21 @@ class Bench:
                 yield Broken(measure=name, reason=f"{type(error).__name__}: {error}")
             if not self.complete:
                 return
+
+    def _absent(self) -> Iterator[Absent]:
+        """The peers that cannot be measured. What needs an environment of its own has one by then, if it can be had."""
+        for peer in self.plan.peers:
+            why = ""
+            if peer.apart is not None:
+                if all(each.kind != peer.beside for each in self.plan.contestants):
+                    continue
+                self.progress(f"installing {peer.name} in {peer.apart.folder}", 0, 1)
+                try:
+                    peer.apart.make()
+                except NotToBeHad as error:
+                    why = f"; {error}"
+            if not peer.installed:
+                yield Absent(contestant=peer.name, install=f"{peer.install}{why}")
 
     def _parts(self) -> Iterator[tuple[str, Callable[[], Iterator[Row]]]]:
         for measure in self.plan.measures:

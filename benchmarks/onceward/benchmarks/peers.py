@@ -8,9 +8,11 @@ import itertools
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, TypeAlias, cast
 from urllib.parse import urlsplit
 
+from onceward.benchmarks.apart import Apart
 from onceward.benchmarks.measures.measure import LEASE
 from onceward.benchmarks.rounds import Task
 
@@ -31,6 +33,7 @@ class Peer:
         note: what a reader must know to compare fairly.
         beside: the kind of the contestants whose server it uses; "": it has files.
         wheel: what is installed from PyPI, if it is called otherwise than the package.
+        apart: the environment that it needs for itself; made when it is to be measured.
     """
 
     name: str
@@ -39,14 +42,17 @@ class Peer:
     note: str
     beside: str = ""
     wheel: str = ""
+    apart: Apart | None = None
 
     @property
     def installed(self) -> bool:
-        return importlib.util.find_spec(self.package) is not None
+        return self.apart.ready if self.apart is not None else importlib.util.find_spec(self.package) is not None
 
     @property
     def install(self) -> str:
         """How to get it."""
+        if self.apart is not None:
+            return f"in an environment of its own: {self.apart.install}"
         return f"pip install {self.wheel or self.package}"
 
 
@@ -117,6 +123,14 @@ def _tooz_etcd3gw_lock(url: str) -> Task:
     coordinator.start()
     lock = coordinator.get_lock(secrets.token_hex(6).encode())
     return _lock_unlock(cast(_Lock, lock), close=coordinator.stop)
+
+
+#: It cannot be imported with any protobuf since 4.
+_ETCD3 = Apart(requirements=("etcd3", "protobuf<4"), script=Path(__file__).with_name("etcd3_lock.py"))
+
+
+def _python_etcd3_lock(url: str) -> Task:
+    return _ETCD3.task(*_at(url))
 
 
 def _kazoo_lock(url: str) -> Task:
@@ -193,6 +207,14 @@ PEERS = (
         entries={"lock-unlock": _tooz_etcd3gw_lock},
         note="no token; its leases stay until they end",
         beside="etcd",
+    ),
+    Peer(
+        name="python-etcd3 Lock",
+        package="etcd3",
+        entries={"lock-unlock": _python_etcd3_lock},
+        note="no token; its leases stay until they end; in a process of its own, with the protobuf that it needs",
+        beside="etcd",
+        apart=_ETCD3,
     ),
     Peer(
         name="kazoo Lock",

@@ -56,6 +56,7 @@ TARGETS = (
     Target("etcd check-in against grpcio's transaction", "etcd", "checkin-new", 0.95),
     Target("etcd check-in, 16 threads, against grpcio's transactions", "etcd", "checkin-new-16-threads", 1.0),
     Target("etcd lock + unlock against etcd3gw's Lock", "etcd", "lock-unlock", 4.0, "etcd3gw Lock"),
+    Target("etcd lock + unlock against python-etcd3's lock", "etcd", "lock-unlock", 2.0, "python-etcd3 Lock"),
     Target("etcd lock + unlock against tooz's lock", "etcd", "lock-unlock", 4.0, "tooz etcd3gw"),
     Target("etcd claim + check-out by the hundred against one by one", "etcd", BATCHING, 10.0, "etcd"),
     Target("ZooKeeper check-in against a bare create", "zookeeper", "checkin-new", 0.9),

@@ -15,8 +15,12 @@ VARIABLE = "ONCEWARD_TEST_ZOOKEEPER_URL"
 INSTALL = "install it (Debian: apt-get install zookeeper)"
 _JAR = Path("/usr/share/java/zookeeper.jar")
 _MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
+#: A server keeps its latest 500 transactions, each nearly three times: 1.4 GB where records are as long as they may be.
+_HEAP = "-Xmx2g"
 #: A request to begin a session: protocol, latest zxid, timeout in ms, id and password of an earlier one, read-only.
 _HELLO = struct.pack("!iiqiqi16s?", 45, 0, 0, 4000, 0, 16, b"", False)
+#: The answer: its length, protocol, timeout, id, password, read-only.
+_WELCOME = struct.calcsize("!iiiqi16s?")
 
 
 class ZooKeeperServer(ServerProcess):
@@ -65,7 +69,7 @@ class ZooKeeperServer(ServerProcess):
         configuration.write_text("\n".join(self.configuration()) + "\n", encoding="utf-8")
         return (
             self._java,
-            "-Xmx512m",
+            _HEAP,
             "-XX:+UseSerialGC",
             *self._options,
             "-cp",
@@ -79,7 +83,7 @@ class ZooKeeperServer(ServerProcess):
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=2) as sock:
                 sock.sendall(_HELLO)
-                return len(sock.recv(64)) > 16
+                return len(sock.recv(_WELCOME, socket.MSG_WAITALL)) == _WELCOME
         except OSError:
             return False
 

@@ -20,8 +20,8 @@ class ZooKeeperMember(ZooKeeperServer):
 
     advice = INSTALL
 
-    def __init__(self) -> None:
-        super().__init__(*_SETTINGS, options=_SMALL)
+    def __init__(self, *, options: Sequence[str] = ()) -> None:
+        super().__init__(*_SETTINGS, options=(*_SMALL, *options))
         self.follow_port, self.election_port = free_port(), free_port()
         self.peers: Sequence[ZooKeeperMember] = (self,)
 
@@ -59,12 +59,17 @@ class ZooKeeperMember(ZooKeeperServer):
 
 
 class ZooKeeperCluster(Cluster):
-    """Three servers that vote; what the majority has is never lost."""
+    """Three servers that vote; what the majority has is never lost.
+
+    Args:
+        options: more options of Java, for each of them.
+    """
 
     name = "ZooKeeper ensemble"
 
-    def __init__(self) -> None:
+    def __init__(self, *, options: Sequence[str] = ()) -> None:
         super().__init__()
+        self._options = options
         self._servers: tuple[ZooKeeperMember, ...] = ()
 
     @property
@@ -72,7 +77,8 @@ class ZooKeeperCluster(Cluster):
         return f"zookeeper://{','.join(f'127.0.0.1:{member.port}' for member in self.members)}"
 
     def create(self) -> None:
-        self.members = self._servers = (ZooKeeperMember(), ZooKeeperMember(), ZooKeeperMember())
+        one, two, three = (ZooKeeperMember(options=self._options) for _ in range(3))
+        self.members = self._servers = (one, two, three)
         for member in self._servers:
             member.peers = self._servers
 

@@ -24,7 +24,8 @@ class ExecutorPart(Claims, Locks, Base, Executor):
 
     def checkin(self, request: CheckIn) -> Admission:
         """See ``Executor.checkin``. One trip, whether the run is new or not; two if it is to be taken over."""
-        request = replace(request, payload=rows.json_text(request.payload, "payload"))
+        if request.payload is not None:
+            request = replace(request, payload=rows.json_text(request.payload, "payload"))
 
         def decide(found: Entry | None, state: State, now: Now) -> Step[Admission]:
             outcome, after = transitions.checkin(
@@ -71,10 +72,12 @@ class ExecutorPart(Claims, Locks, Base, Executor):
 
     def checkout(self, checkouts: Sequence[CheckOut]) -> Sequence[bool]:
         """See ``Executor.checkout``. One trip for some hundred runs that were taken here; else one more to look."""
-        checked = [replace(each, result=rows.json_text(each.result, "result")) for each in checkouts]
-        return self._cells.change_all([self._checkout(each) for each in checked])
+        return self._cells.change_all([self._checkout(each) for each in checkouts])
 
     def _checkout(self, request: CheckOut) -> Item[bool]:
+        if request.result is not None:
+            request = replace(request, result=rows.json_text(request.result, "result"))
+
         def decide(found: Entry | None, state: State, now: Now) -> Step[bool]:
             recorded, after = transitions.checkout(found, request, now)
             if after is found or found is None or after is None:

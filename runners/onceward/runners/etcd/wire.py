@@ -17,6 +17,7 @@ Guard: TypeAlias = bytes
 _EQUAL, _LESS = 0, 2
 _CREATED, _MODIFIED, _VALUE = 1, 2, 3
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_REVISION = 3 << 3 | _VARINT
 
 
 class Kv(NamedTuple):
@@ -262,7 +263,20 @@ def revision(data: bytes) -> int:
     """The store's revision, which every answer has in its header."""
     for number, value in fields(data):
         if number == 1 and isinstance(value, bytes):
-            return integer(value, 3)
+            return _revision(value)
+    return 0
+
+
+def _revision(header: bytes) -> int:
+    """The third of a header's numbers. The two before it, which may be missing, are long, and nobody asks for them."""
+    at = 0
+    while at < len(header):
+        tag, at = header[at], at + 1
+        if tag == _REVISION:
+            return _read_varint(header, at)[0]
+        while header[at] >= 0x80:
+            at += 1
+        at += 1
     return 0
 
 
@@ -273,7 +287,7 @@ def done(data: bytes) -> Done:
     for number, value in fields(data):
         if isinstance(value, bytes):
             if number == 1:
-                at = integer(value, 3)
+                at = _revision(value)
             elif number == 3:
                 answers.append(value)
         elif number == 2:

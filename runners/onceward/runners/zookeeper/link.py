@@ -13,16 +13,17 @@ from kazoo.client import KazooClient  # type: ignore[import-untyped]
 from kazoo.exceptions import KazooException, NoNodeError, ZookeeperError  # type: ignore[import-untyped]
 from kazoo.handlers.threading import KazooTimeoutError  # type: ignore[import-untyped]
 from kazoo.protocol.states import KazooState  # type: ignore[import-untyped]
-from kazoo.security import make_digest_acl_credential  # type: ignore[import-untyped]
 
 from onceward.contracts.errors import StoreError, StoreMisconfigured
-from onceward.runners.zookeeper import wire
+from onceward.runners.zookeeper import access, wire
 from onceward.runners.zookeeper.errors import broken, refusal, unreachable
 from onceward.runners.zookeeper.options import Options
 from onceward.runners.zookeeper.wire import CONFLICTS, NODE_EXISTS, Multi, MultiRead, Node, Op, Refused, Stat
 
 _ALL_PERMISSIONS = 31
 _AUTH_FAILED = -115
+#: Kazoo tries no more, since we are not let in; "CLOSED" if the server ended the session for want of a login by SASL.
+_GIVEN_UP = frozenset({"AUTH_FAILED", "CLOSED"})
 #: A lost connection is tried again after so many seconds, and then less and less often.
 _RECONNECT = {"max_tries": -1, "delay": 0.02, "backoff": 2, "max_delay": 1.0}
 #: So many nodes are read in one message.
@@ -66,19 +67,11 @@ class Link:
         self._pid = 0
         self.closed = True
         self._lock = threading.Lock()
-        self._connected = threading.Event()
+        self._settled = threading.Event()
+        """There is a connection, or there will be none since we are not let in."""
         self._latest = (0, 0.0)
         """The server's time as it was heard last, and when."""
-        self.acl = wire.acl_bytes([(_ALL_PERMISSIONS, *self._owner())])
-
-    def _owner(self) -> tuple[str, str]:
-        """Whom what we make belongs to, as ZooKeeper says it: scheme and id."""
-        options = self.options
-        if options.sasl:
-            return ("sasl", options.username) if options.username else ("auth", "")  # whoever we are to the server
-        if not options.username:
-            return "world", "anyone"
-        return "digest", str(make_digest_acl_credential(options.username, options.password))
+        self.acl = wire.acl_bytes([(_ALL_PERMISSIONS, *access.owner(options))])
 
     # -- the connection -----------------------------------------------------------------------------------------
 
@@ -94,13 +87,10 @@ class Link:
     def close(self) -> None:
         """No connection and no thread of it is left."""
         self.closed = True
-        with self._lock:
-            client, self._client = self._client, None
+        client = self._client
         if client is not None and self._pid == os.getpid():
-            client.remove_listener(self._heard)
-            client.stop()
-            client.close()
-            self._connected.clear()
+            self._let_go(client)
+            self._settled.clear()
 
     def _own_client(self) -> KazooClient:
         if self.closed:
@@ -110,31 +100,19 @@ class Link:
             return client
         with self._lock:
             if self._client is None or self._pid != os.getpid():  # a forked child must not use its parent's connection
-                self._connected = threading.Event()
+                self._settled = threading.Event()
                 self._client, self._pid = self._started(), os.getpid()
             return self._client
 
     def _started(self) -> KazooClient:
         options = self.options
-        sasl: dict[str, Any] | None = None
-        if options.sasl:
-            sasl = {"mechanism": options.sasl.upper()}
-            if options.username:
-                sasl |= {"username": options.username, "password": options.password}
-        digest = bool(options.username) and not options.sasl
         try:
             client = KazooClient(
                 hosts=self.where,
                 timeout=options.session_ms / 1000,
-                auth_data=[("digest", f"{options.username}:{options.password}")] if digest else None,
-                sasl_options=sasl,
                 connection_retry=dict(_RECONNECT),
                 logger=_quiet(),
-                use_ssl=options.tls,
-                verify_certs=options.tls_verify,
-                ca=options.tls_ca or None,
-                certfile=options.tls_cert or None,
-                keyfile=options.tls_key or None,
+                **access.arguments(options),
             )
             client.add_listener(self._heard)
             client.start_async()
@@ -145,17 +123,35 @@ class Link:
     def _heard(self, state: str) -> None:
         """The connection came, or went. A session that was lost costs nothing but its watches: leases are data."""
         if state == KazooState.CONNECTED:
-            self._connected.set()
+            self._settled.set()
+            return
+        self._changed(None)
+        client = self._client
+        if client is not None and client.client_state in _GIVEN_UP:
+            self._settled.set()
         else:
-            self._connected.clear()
-            self._changed(None)
+            self._settled.clear()
 
     def _await_connected(self, client: KazooClient) -> None:
-        if client.connected or self._connected.wait(self.options.connect_timeout_ms / 1000):
+        if client.connected:
             return
-        if client.client_state == "AUTH_FAILED":
+        if not self._settled.wait(self.options.connect_timeout_ms / 1000):
+            why = access.refused_by_tls(self.options)
+            if why is not None:
+                raise StoreMisconfigured(f"ZooKeeper at {self.where}: {why}")
+            raise unreachable(self.where, f"no connection within {self.options.connect_timeout_ms} ms")
+        if client.client_state in _GIVEN_UP:
+            self._let_go(client)
             raise refusal(_AUTH_FAILED, self.where)
-        raise unreachable(self.where, f"no connection within {self.options.connect_timeout_ms} ms")
+
+    def _let_go(self, client: KazooClient) -> None:
+        """The next call tries with a new client."""
+        with self._lock:
+            if self._client is client:
+                self._client = None
+        client.remove_listener(self._heard)
+        client.stop()
+        client.close()
 
     # -- messages -----------------------------------------------------------------------------------------------
 
@@ -194,6 +190,8 @@ class Link:
         except ZookeeperError as error:
             if getattr(error, "code", None) in _REFUSALS:
                 raise
+            if reads and self._client is not None and self._client.client_state in _GIVEN_UP:
+                raise refusal(_AUTH_FAILED, self.where) from error
             raise broken(self.where, type(error).__name__, reads=reads) from error
         except (KazooException, RuntimeError, OSError) as error:
             raise broken(self.where, str(error) or type(error).__name__, reads=reads) from error
@@ -241,13 +239,12 @@ class Link:
     def make(self, paths: Sequence[str]) -> None:
         """These nodes exist, without data; a parent must come before its children."""
         steps = [wire.create(path, b"", self.acl) for path in paths]
-        if self.exchange([Multi(steps)], reads=True) == [[None]]:
+        if _sound(self.exchange([Multi(steps)], reads=True)[0]) == [None]:
             return
         for answer in self.exchange([Multi([step]) for step in steps], reads=True):  # some were there already
-            if isinstance(answer, StoreError):
-                raise answer
-            if isinstance(answer[0], Refused) and answer[0].code != NODE_EXISTS:
-                raise refusal(answer[0].code, self.where)
+            result = _sound(answer)[0]
+            if isinstance(result, Refused) and result.code != NODE_EXISTS:
+                raise refusal(result.code, self.where)
 
     def watch(self, nodes: Sequence[str], lists: Sequence[str]) -> None:
         """``changed`` will be told once when one of the nodes, or the names below one of the lists, changes."""
@@ -279,15 +276,24 @@ class Link:
         return told + int(passed * (1 - _DRIFT) * 1000)
 
 
-def _sure(answer: Any, where: str) -> Any:
-    """The answer, if it is one.
+def _sound(answer: Any) -> Any:
+    """The answer, if it is one; it may be a refusal.
 
     Raises:
         StoreError: it is none.
     """
     if isinstance(answer, StoreError):
         raise answer
-    for part in answer:
+    return answer
+
+
+def _sure(answer: Any, where: str) -> Any:
+    """The answer, if it is one, and nothing was refused.
+
+    Raises:
+        StoreError: else.
+    """
+    for part in _sound(answer):
         if isinstance(part, Refused):
             raise refusal(part.code, where)
     return answer
