@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from onceward.contracts import Want
 from onceward.toolkit.jobs.job import Job
-from onceward.toolkit.jobs.settings import JobSettings
+from onceward.toolkit.jobs.settings import JobSettings, Where
 from onceward.toolkit.server.settings import ServerSettings
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """A job as it is to be run now: its code, and what holds for it."""
 
     job: Job
     settings: JobSettings
     enabled: bool = True
+
+    @cached_property
+    def in_event_loop(self) -> bool:
+        """True for a coroutine function, unless it has a process of its own."""
+        return self.job.is_async and self.job.where is Where.THREAD
 
 
 class Capacity:
@@ -30,10 +36,10 @@ class Capacity:
         self._running: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def take(self, job: str) -> None:
-        """One more run of the job is here."""
+    def take(self, jobs: Iterable[str]) -> None:
+        """One more run of each of these jobs is here."""
         with self._lock:
-            self._running[job] += 1
+            self._running.update(jobs)
 
     def give_back(self, job: str) -> None:
         """One run of the job is over."""
