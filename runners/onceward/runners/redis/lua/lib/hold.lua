@@ -17,18 +17,17 @@ local function hold(id, f, by, token)
   redis.call(
     "HSET", key, "status", "running", "token", token, "request", by.request, "holder", by.holder, "attempt", number,
     "started", moment, "takeover", takeover and "1" or "", "lease_ms", by.lease_ms or "", "until", ends or "",
-    "max_crashes", by.budget
+    "max_crashes", by.budget, "claim", by.claim or ""
   )
   if takeover then
     redis.call("HSET", key, "crashes", tonumber(f.crashes or 0) + 1)
   end
   if by.claim then
-    redis.call("HSET", key, "claim", by.claim)
-    redis.call("ZADD", P .. "h:" .. by.claim, token, id)
+    put(P .. "h:" .. by.claim, token, id)
   end
   f.status, f["until"] = "running", ends
   enter(id, f)
   if ends then
-    tell("j", job_of(id), ends)
+    note(job_of(id), ends)
   end
 end
