@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Protocol
 from onceward.benchmarks.contestants import Contestant
 from onceward.benchmarks.job_servers.contest import Contest
 from onceward.benchmarks.job_servers.rivals import Rival
-from onceward.benchmarks.job_servers.service import Service, answers, latency
+from onceward.benchmarks.job_servers.service import PAUSE, Service, answers, latency
 from onceward.benchmarks.measures.measure import raw_fresh
 from onceward.benchmarks.records import (
     DRAIN,
@@ -26,7 +27,6 @@ from onceward.benchmarks.records import (
     Role,
     Row,
 )
-from onceward.benchmarks.rounds import Lane, lap
 from onceward.benchmarks.stats import Spread, percentile, ratios
 
 #: In the order of running; draining and queueing are of the same laps.
@@ -99,23 +99,22 @@ class Jobs:
         rounds = 3 * self.rounds
         with ExitStack() as stack:
             service = stack.enter_context(Service(contestant.fresh()))
-            lane = None
+            trip = None
             if contestant.raw:
                 raw = contestant.raw()
                 stack.callback(raw.close)
-                lane = Lane(name="raw", task=raw_fresh(raw, 1))
+                trip = raw_fresh(raw, 1).step
             for number in range(-1, rounds):
                 progress(f"{LATENCY}, {contestant.name}", max(0, number), rounds)
                 some = [latency(service) for _ in range(_STARTS_PER_ROUND)]
-                first = number * _STARTS_PER_ROUND
-                bare = lane and lap(lane, range(first, first + _STARTS_PER_ROUND)).latencies
+                bare = [_timed(trip, number * _STARTS_PER_ROUND + each) for each in range(_STARTS_PER_ROUND) if trip]
                 if number >= 0:  # the round before the first warms up
                     starts.append(some)
-                    trips.append(list(bare or ()))
+                    trips.append(bare)
         raw_name = f"{contestant.name}, raw"
-        raw_rates = _rates(trips) if lane else None
-        yield _result(contestant.name, Role.RUNNER, starts, against=raw_name if lane else None, base=raw_rates)
-        if lane:
+        raw_rates = _rates(trips) if trip else None
+        yield _result(contestant.name, Role.RUNNER, starts, against=raw_name if trip else None, base=raw_rates)
+        if trip:
             yield _result(raw_name, Role.RAW, trips)
 
     def _memory(self, contestant: Contestant, progress: Progress) -> Iterator[Row]:
@@ -143,6 +142,14 @@ class Jobs:
         progress(f"{IDLE}, {contestant.name}", 0, 1)
         for seconds, cpu in answers(contestant.fresh(), "idle", self.idle_seconds):
             yield Idle(contestant=contestant.name, seconds=seconds, cpu=cpu)
+
+
+def _timed(trip: Callable[[int], object], index: int) -> int:
+    """Nanoseconds of one round trip of the raw driver, on a machine that has been as idle as before a submission."""
+    time.sleep(PAUSE)
+    began = time.perf_counter_ns()
+    trip(index)
+    return time.perf_counter_ns() - began
 
 
 def _rates(rounds: Sequence[Sequence[int]]) -> list[float]:

@@ -148,7 +148,7 @@ RIVALS = (
         name="saq",
         kind="redis",
         program="saq_program.py",
-        packages=("saq[redis]",),
+        packages=("saq[redis]", "typing_extensions"),
         note="50 coroutines; no bulk",
         share=0.5,
     ),

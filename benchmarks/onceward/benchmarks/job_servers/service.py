@@ -27,7 +27,7 @@ _LOOKS = 40
 _FORGETFUL = Retention(succeeded=timedelta(0), failed=timedelta(0), keep_last=0, at_least=timedelta(0))
 _CLEANS = timedelta(milliseconds=500)
 #: Seconds that a server settles before its idleness is measured, or between two jobs.
-_SETTLES, _PAUSE = 2.0, 0.02
+_SETTLES, PAUSE = 2.0, 0.02
 
 
 def answers(place: Place, *order: object) -> Generator[list[float], None, None]:
@@ -80,7 +80,7 @@ class Service:
 
 def latency(service: Service) -> int:
     """Nanoseconds from the submission of one job to the start of its body, in a server that has nothing to do."""
-    time.sleep(_PAUSE)
+    time.sleep(PAUSE)
     service.began.clear()
     began = time.perf_counter_ns()
     service.server.launch(JOB)

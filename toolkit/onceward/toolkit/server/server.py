@@ -280,7 +280,7 @@ class JobServer:
         flush = Loop("check-out", self._flush, longest_pause=0.5)
         configs, schedule = Loop("configurations", self._refresh), Loop("schedule", self.ticker.round)
         for_work = Listener(
-            self.runner.scheduler, self._of_work, claim.wake, every=every, fruitless=lambda: worker.fruitless
+            self.runner.scheduler, self._of_work, claim.now, every=every, fruitless=lambda: worker.fruitless
         )
         for_configs = Listener(
             self.runner.scheduler,

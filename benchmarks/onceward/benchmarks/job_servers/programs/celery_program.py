@@ -17,6 +17,7 @@ app.conf.update(
     worker_prefetch_multiplier=100,
     broker_connection_retry_on_startup=True,
     worker_hijack_root_logger=False,
+    worker_redirect_stdouts=False,
 )
 
 

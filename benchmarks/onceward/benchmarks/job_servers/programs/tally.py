@@ -1,8 +1,8 @@
 """What each program in Python does alike: it reads what is asked of it, counts its jobs, and tells the figures.
 
 A program is told as JSON: ``url`` of the store, ``name`` of the queue, how many ``jobs``, a ``folder`` for files, and
-whether what it writes there has to be ``durable``. It queues the jobs, numbered from 0, then works them off in this same
-process, and answers with one line of JSON.
+whether what it writes there has to be ``durable``. It queues the jobs, numbered from 0, then works them off in this
+same process, and answers with one line of JSON.
 """
 
 from __future__ import annotations
