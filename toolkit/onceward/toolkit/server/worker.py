@@ -29,6 +29,8 @@ log = logging.getLogger("onceward.server")
 
 #: While coroutines or jobs with a timeout run, they are looked at this often, in seconds.
 _MIND_EVERY = 0.1
+#: Seconds without listening for work while there is more than enough of it, and at the most while none can be had.
+_BUSY, _MOST_DEAF = 0.02, 0.1
 
 
 class Asked(NamedTuple):
@@ -61,6 +63,8 @@ class Worker:
         self.renewer = Renewer(runner.executor)
         self.flusher = Flusher(runner.executor)
         self.fruitless = 0
+        self._full = False
+        """The latest claim brought all that there was room for."""
         self.on_room: Callable[[], object] = lambda: None
         self.on_minded: Callable[[], object] = lambda: None
         self._executor, self._settings, self._plans = runner.executor, settings, plans
@@ -99,8 +103,17 @@ class Worker:
             raise
         self._asked = None
         self.fruitless = 0 if runs else self.fruitless + 1
+        self._full = len(runs) == asked.claim.limit
         self._begin(runs, asked)
         return len(runs)
+
+    def deaf_for(self) -> float:
+        """Seconds for which nobody need listen for work: it comes anyway, or what there is cannot be had.
+
+        While claims bring all that there is room for, each end of a run brings the next claim. When they bring nothing
+        though there is news (a limit is reached, say), asking without end would not help.
+        """
+        return _BUSY if self._full else min(_MOST_DEAF, 0.001 * 2.0 ** min(self.fruitless, 10) - 0.001)
 
     def mind(self) -> float | None:
         """Attempts whose time is up, or whose lease is lost, have been told."""
