@@ -172,7 +172,7 @@ RIVALS = (
         name="Pulse",
         kind="mongodb",
         program="pulse.mjs",
-        packages=("@pulsecron/pulse",),
+        packages=("@pulsecron/pulse", "tslib"),
         note="Node, 1,000 at a time, no lock limit, a tick of 20 ms; no bulk",
         share=0.2,
     ),

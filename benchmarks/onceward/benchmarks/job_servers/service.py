@@ -26,8 +26,10 @@ _LOOKS = 40
 #: Ended runs are purged at once: it is the process that is measured, and not how many records the store can hold.
 _FORGETFUL = Retention(succeeded=timedelta(0), failed=timedelta(0), keep_last=0, at_least=timedelta(0))
 _CLEANS = timedelta(milliseconds=500)
-#: Seconds that a server settles before its idleness is measured, or between two jobs.
-_SETTLES, PAUSE = 2.0, 0.02
+#: A server settles for this share of the time in which its idleness is measured.
+_SETTLES = 0.2
+#: Seconds between two jobs that are timed from submission to start.
+PAUSE = 0.02
 
 
 def answers(place: Place, *order: object) -> Generator[list[float], None, None]:
@@ -117,7 +119,7 @@ def idle(place: Place, seconds: float) -> tuple[float, float]:
     """For how long a server had nothing to do, and how many seconds of a core it took meanwhile."""
     with Service(place) as service:
         latency(service)
-        time.sleep(_SETTLES)
+        time.sleep(seconds * _SETTLES)
         began, used = time.monotonic(), time.process_time()
         time.sleep(seconds)
         return time.monotonic() - began, time.process_time() - used

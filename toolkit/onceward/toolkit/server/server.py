@@ -286,6 +286,7 @@ class JobServer:
             configs.wake,
             every=settings.reconcile_every.total_seconds(),
         )
+        self.launcher.on_due = claim.wake
         worker.on_room, worker.on_minded, worker.flusher.wake = claim.wake, mind.wake, flush.wake
         loops = [
             Loop("start", self._begin), flush, mind, claim, configs, Loop("listen for work", for_work.round),

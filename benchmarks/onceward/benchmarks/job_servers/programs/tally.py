@@ -83,4 +83,5 @@ class Order(NamedTuple):
 
 def asked() -> Order:
     """The order that stands on the command line."""
-    return Order(**json.loads(sys.argv[1]))
+    given = json.loads(sys.argv[1])
+    return Order(**{name: given[name] for name in Order._fields})
