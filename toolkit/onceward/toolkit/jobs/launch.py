@@ -30,7 +30,7 @@ class Launcher:
         self._scheduler = scheduler
         self._settings = settings
         self.on_due: Callable[[], object] = lambda: None
-        """Called when something that is due at once was submitted: a server of this process need not wait to hear of it."""
+        """Called when something was submitted that is due at once: a server here need not wait to hear of it."""
 
     def launch(
         self,
