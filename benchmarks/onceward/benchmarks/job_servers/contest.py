@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from onceward.benchmarks.contestants import Contestant
-from onceward.benchmarks.job_servers.order import CONCURRENCY, CONCURRENCY_ON, PATIENCE, Answer, Order
+from onceward.benchmarks.job_servers.order import CONCURRENCY, PATIENCE, Answer, Order
 from onceward.benchmarks.job_servers.rivals import CannotInstall, Rival
 from onceward.benchmarks.records import DRAIN, ENQUEUE, Absent, Broken, Comparison, Result, Role, Row
 from onceward.benchmarks.stats import Spread, percentile, ratios
@@ -128,7 +128,6 @@ class Contest:
 
     def _ours(self) -> Server:
         own = self.contestant
-        at_once = CONCURRENCY_ON.get(own.kind, CONCURRENCY)
 
         def order() -> Order:
             place = own.fresh()
@@ -137,10 +136,9 @@ class Contest:
                 name=place.namespace,
                 jobs=self.jobs,
                 folder=str(own.folder),
-                concurrency=at_once,
             )
 
-        note = ", ".join(filter(None, (own.note, f"{at_once:,} jobs at a time in threads, leases and check-outs on")))
+        note = ", ".join(filter(None, (own.note, f"{CONCURRENCY} jobs at a time in threads, leases and check-outs on")))
         command = [sys.executable, "-m", "onceward.benchmarks.job_servers.ours"]
         return Server(name=own.name, role=Role.RUNNER, command=command, order=order, note=note)
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 
 from onceward.benchmarks.contestants import Place
-from onceward.benchmarks.job_servers.order import CHUNK, GRACE, JOB, PATIENCE, Order
+from onceward.benchmarks.job_servers.order import CHUNK, CONCURRENCY, GRACE, JOB, PATIENCE, Order
 from onceward.toolkit.jobs import JobContext, job
 from onceward.toolkit.server import JobServer
 
@@ -42,13 +42,13 @@ def race(order: Order) -> dict[str, object]:
     """The figures of one lap."""
     tally = Tally(order.jobs)
 
-    @job(name=JOB, concurrency=order.concurrency)
+    @job(name=JOB, concurrency=CONCURRENCY)
     def body(ctx: JobContext) -> None:
         assert isinstance(ctx.data, int)  # we queued it
         tally.begin(ctx.data)
 
     with Place(url=order.url, namespace=order.name).open() as runner:
-        server = JobServer.create(runner, [body], max_concurrency=order.concurrency)
+        server = JobServer.create(runner, [body], max_concurrency=CONCURRENCY)
         server.on("success", tally.end)
         enqueue = queued(server, range(order.jobs))
         with server:

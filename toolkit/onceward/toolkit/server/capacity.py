@@ -14,6 +14,10 @@ from onceward.toolkit.jobs.settings import JobSettings, Where
 from onceward.toolkit.server.settings import ServerSettings
 
 
+#: A process that runs no more than this at a time claims all of it at once.
+_WHOLE = 8
+
+
 @dataclass(frozen=True)
 class Plan:
     """A job as it is to be run now: its code, and what holds for it."""
@@ -54,14 +58,18 @@ class Capacity:
             return dict(self._running)
 
     def wants(self, plans: Mapping[str, Plan]) -> tuple[int, tuple[Want, ...]]:
-        """How many runs could start now, and of which jobs; nothing if it is none."""
+        """How many runs to claim now, and of which jobs; nothing if none could start.
+
+        That is half of all that may run here at the most, so that one half is claimed while the other one runs.
+        """
         with self._lock:
             free = self._settings.most_held - self._running.total()
             if free <= 0:
                 return 0, ()
             wants = [self._want(name, plan, free) for name, plan in plans.items() if plan.enabled]
             found = tuple(want for want in wants if want.limit)
-            return (free if found else 0), found
+            half = max(_WHOLE, (self._settings.most_held + 1) // 2)
+            return (min(free, half) if found else 0), found
 
     def _want(self, name: str, plan: Plan, free: int) -> Want:
         most = self._settings.most_of(plan.settings) - self._running[name]

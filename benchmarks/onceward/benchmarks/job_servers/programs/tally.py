@@ -83,5 +83,4 @@ class Order(NamedTuple):
 
 def asked() -> Order:
     """The order that stands on the command line."""
-    given = json.loads(sys.argv[1])
-    return Order(**{name: given[name] for name in Order._fields})
+    return Order(**json.loads(sys.argv[1]))

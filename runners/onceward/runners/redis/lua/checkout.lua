@@ -10,6 +10,12 @@
 --@include lib/facts.lua
 --@include lib/history.lua
 --@include lib/lists.lua
+-- What a check-out does not look at, it does not ask for.
+FACTS = {
+  "status", "token", "request", "sequence", "origin", "attempt", "claim", "priority", "run_at", "created", "failures",
+  "attempt_request",
+}
+
 local function record(id, token, proof, ending, result, failure, due, request)
   local f = facts(id)
   if not f then

@@ -16,6 +16,7 @@
 --@include lib/lists.lua
 --@include lib/hold.lua
 --@include lib/bury.lua
+FACTS[#FACTS + 1] = "payload"
 local holder, request, memo, limit = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local PAGE = 64
 
@@ -178,7 +179,7 @@ for i, item in ipairs(taken) do
   hold(id, f, by, mine)
   runs[i + 1] = not fresh and public(id) or {
     id, "", mine, by.lease_ms, f.run_at, f.created, f.sequence, f.priority or "0", f.origin, by.budget,
-    redis.call("HGET", P .. "r:" .. id, "payload") or "",
+    f.payload or "",
   }
 end
 settle()

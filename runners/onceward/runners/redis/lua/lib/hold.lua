@@ -1,10 +1,16 @@
+local ends_after = {}
+local function after(lease_ms) -- texts of numbers are slow to make, and a claim has few leases that differ
+  ends_after[lease_ms] = ends_after[lease_ms] or string.format("%.0f", now + lease_ms)
+  return ends_after[lease_ms]
+end
+
 -- The caller holds the run: next attempt, new token, new lease. A lapsed attempt before it is written off; a wish
 -- that the run should stop outlives it, as there is none once an attempt has ended otherwise.
 --   by: holder, request, lease_ms (nil: never lapses), claim (nil: a check-in), budget ("": no limit)
 local function hold(id, f, by, token)
   leave(id, f)
   local key, takeover, number = P .. "r:" .. id, f.status == "running", tonumber(f.attempt or 0) + 1
-  local ends = by.lease_ms and string.format("%.0f", now + by.lease_ms)
+  local ends = by.lease_ms and after(by.lease_ms)
   if number > 1 then
     redis.call("HSET", key, "a" .. number - 1, archived(id, f, takeover))
   end

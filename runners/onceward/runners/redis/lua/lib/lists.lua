@@ -56,8 +56,14 @@ local function seen_lapsing(job)
   return lapsing[job]
 end
 
+local jobs_of = {}
 local function job_of(id)
-  return string.match(id, "^[^:]*")
+  local job = jobs_of[id]
+  if not job then
+    job = string.match(id, "^[^:]*")
+    jobs_of[id] = job
+  end
+  return job
 end
 
 local function place_lapsed(id, f)
