@@ -13,7 +13,6 @@ from onceward.toolkit.jobs.job import Job
 from onceward.toolkit.jobs.settings import JobSettings, Where
 from onceward.toolkit.server.settings import ServerSettings
 
-
 #: A process that runs no more than this at a time claims all of it at once.
 _WHOLE = 8
 
