@@ -385,7 +385,7 @@ def test_there_is_no_thread_without_a_lease(store: Answering) -> None:
     assert first is not None
     assert first.daemon
     held.stop()
-    renewer._wake()
+    renewer.wake()
     first.join(PATIENCE)
     assert not first.is_alive()
     keep(renewer, lease())

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
 
 from onceward.benchmarks.apart import NotToBeHad
 from onceward.benchmarks.contestants import Contestant
 from onceward.benchmarks.environment import environment
+from onceward.benchmarks.job_servers.measures import Jobs, Progress
 from onceward.benchmarks.measures import MEASURES, Measure
 from onceward.benchmarks.measures.footprint import measured
 from onceward.benchmarks.measures.measure import raw_again
@@ -40,12 +40,6 @@ _CLAIMS_PER_LAP = 200
 _BATCH = 100
 
 
-class Progress(Protocol):
-    """Hears what is going on."""
-
-    def __call__(self, what: str, done: int, total: int) -> None: ...
-
-
 def silent(what: str, done: int, total: int) -> None:
     """Nobody is told."""
 
@@ -57,6 +51,7 @@ class Plan:
     Attributes:
         lengths: queue lengths for the cost of a claim; fewer than two: it is left out.
         checkins: how many for the memory of a process; 0: it is left out.
+        jobs: what to measure of whole job servers; None: nothing.
         batching: whether claim and check-out one by one are compared with a hundred at a time.
     """
 
@@ -66,6 +61,7 @@ class Plan:
     lengths: Sequence[int] = ()
     checkins: int = 0
     batching: bool = False
+    jobs: Jobs | None = None
     pace: Pace = field(default_factory=Pace)
     quick: bool = False
 
@@ -134,6 +130,8 @@ class Bench:
         kinds = {contestant.kind: contestant for contestant in self.plan.contestants}
         for contestant in kinds.values() if self.plan.checkins else ():
             yield FOOTPRINT, partial(self._footprint, contestant)
+        if self.plan.jobs is not None:
+            yield from self.plan.jobs.parts(self.plan.contestants, self.progress)
 
     def _measure(self, measure: Measure) -> Iterator[Row]:
         with ExitStack() as stack:

@@ -18,6 +18,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from onceward.benchmarks.bench import Bench, Plan
 from onceward.benchmarks.contestants import DEFAULT_URLS, PRIVATE, Contestant, contestants
 from onceward.benchmarks.environment import load
+from onceward.benchmarks.job_servers import measures as of_servers
+from onceward.benchmarks.job_servers.measures import Jobs
+from onceward.benchmarks.job_servers.rivals import RIVALS
 from onceward.benchmarks.measures import MEASURES
 from onceward.benchmarks.peers import PEERS
 from onceward.benchmarks.records import BATCHING, FOOTPRINT, LENGTH, Broken, End, Row, Standing, Verdict, encode
@@ -29,7 +32,7 @@ from onceward.contracts import StoreError
 _QUICK = Pace(rounds=7, seconds=0.03)
 _LENGTHS = (1_000, 10_000, 100_000, FULL_LENGTH)
 _QUICK_MOST = 100_000
-_NAMES = (*(measure.name for measure in MEASURES), BATCHING, LENGTH, FOOTPRINT)
+_NAMES = (*(measure.name for measure in MEASURES), BATCHING, LENGTH, FOOTPRINT, *of_servers.NAMES)
 
 MISSED, COULD_NOT, INTERRUPTED = 1, 2, 130
 
@@ -48,6 +51,9 @@ def bench(
         list[str] | None, typer.Option(metavar="NAME", help="Only measures whose name starts so; may be repeated.")
     ] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds per measure.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Jobs through the process whose memory is measured; 1,000,000 by default.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="A folder for bench.jsonl, bench.txt and bench.html.", file_okay=False)
     ] = None,
@@ -65,6 +71,7 @@ def bench(
             out.mkdir(parents=True, exist_ok=True)
         with contestants(urls or DEFAULT_URLS) as found:
             plan = _plan(found, peers=peers, quick=quick, only=only or [], rounds=rounds)
+            plan = replace(plan, jobs=_jobs(only or [], peers=peers, quick=quick, rounds=rounds, flow=jobs))
             rows = _measured(plan, errors, lines=json)
     except (StoreError, OSError, UnknownMeasure) as error:
         errors.print(f"onceward bench: {error}", style="red", markup=False, soft_wrap=True)
@@ -102,6 +109,14 @@ def _plan(found: Sequence[Contestant], *, peers: bool, quick: bool, only: Sequen
         pace=pace if rounds is None else replace(pace, rounds=rounds),
         quick=quick,
     )
+
+
+def _jobs(only: Sequence[str], *, peers: bool, quick: bool, rounds: int | None, flow: int | None) -> Jobs:
+    names = [name for name in of_servers.NAMES if not only or name.startswith(tuple(only))]
+    chosen = Jobs(names=names, rivals=RIVALS if peers else ())
+    if quick:
+        chosen = replace(chosen, jobs=1_000, rounds=3, flow=20_000, idle_seconds=3.0)
+    return replace(chosen, rounds=rounds or chosen.rounds, flow=flow or chosen.flow)
 
 
 def _measured(plan: Plan, errors: Console, *, lines: bool) -> list[Row]:

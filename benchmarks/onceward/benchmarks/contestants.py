@@ -47,6 +47,8 @@ class Contestant:
         inside: the store lives in the process that uses it.
         folder: a place on the same disk, where peers may keep their files.
         server: the URL of the server, where peers may use it too; "": there is none.
+        private: the server is one of our own, which nobody else uses.
+        durable: what is acknowledged is on the disk, where contestants of this kind differ in that.
         note: what a reader must know of the store to make sense of the figures.
         close: removes what is left on the server.
     """
@@ -58,6 +60,8 @@ class Contestant:
     raw: Callable[[], Raw] | None = None
     inside: bool = False
     server: str = ""
+    private: bool = False
+    durable: bool | None = None
     note: str = ""
     close: Callable[[], object] = lambda: None
 
@@ -90,7 +94,14 @@ def sqlite(url: str, folder: Path) -> Contestant:
     def raw() -> Raw:
         return RawSqlite(folder / f"{synchronous.lower()}-raw-{next(count)}.db", synchronous=synchronous)
 
-    return Contestant(name=f"sqlite {synchronous}", kind="sqlite", fresh=fresh, folder=folder, raw=raw)
+    return Contestant(
+        name=f"sqlite {synchronous}",
+        kind="sqlite",
+        fresh=fresh,
+        folder=folder,
+        raw=raw,
+        durable=synchronous in ("FULL", "EXTRA"),
+    )
 
 
 def _on_server(
@@ -239,7 +250,8 @@ def contestants(urls: Sequence[str] = DEFAULT_URLS) -> Iterator[list[Contestant]
             make_runner(url)  # its errors say what is wrong with the URL
             kind = runner_type(urlsplit(url).scheme).name
             folder = folders.enter_context(_folder(_disk(url) if kind == "sqlite" else None))
-            found.append(_named_apart(KINDS.get(kind, other)(url, folder), found))
+            made = replace(KINDS.get(kind, other)(url, folder), private=word in PRIVATE)
+            found.append(_named_apart(made, found))
             folders.callback(found[-1].close)
         yield found
 

@@ -12,6 +12,8 @@ from onceward.benchmarks.stats import Spread
 
 #: The measures that are no rounds of one lane per contestant: claims against queue length, memory of a process.
 LENGTH, FOOTPRINT = "claim-length", "footprint"
+#: Of whole job servers: jobs worked off and queued per second, from submission to start, memory, and doing nothing.
+DRAIN, ENQUEUE, LATENCY, SERVER_MEMORY, IDLE = "jobs-drain", "jobs-enqueue", "jobs-latency", "jobs-memory", "jobs-idle"
 #: Claim and check-out one by one and a hundred at a time, in the same rounds.
 BATCHING = "claim-checkout"
 
@@ -105,9 +107,10 @@ class Point(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Footprint(Row, frozen=True, kw_only=True, tag="footprint"):
-    """Memory of a process of its own over many check-ins of new keys.
+    """Memory of a process of its own over many check-ins of new keys, or over many jobs.
 
     Attributes:
+        what: what was done so often.
         inside: the store's own records lie in that process, so it grows with them.
     """
 
@@ -115,7 +118,21 @@ class Footprint(Row, frozen=True, kw_only=True, tag="footprint"):
     asked: int
     points: tuple[Point, ...]
     inside: bool
+    what: str = "check-ins"
     complete: bool = True
+
+
+class Idle(Row, frozen=True, kw_only=True, tag="idle"):
+    """A job server in a process of its own that has nothing to do: how many seconds of a core it takes in how many."""
+
+    contestant: str
+    seconds: float
+    cpu: float
+
+    @property
+    def share(self) -> float:
+        """Of one core."""
+        return self.cpu / self.seconds
 
 
 class Absent(Row, frozen=True, kw_only=True, tag="absent"):
@@ -161,7 +178,7 @@ class End(Row, frozen=True, kw_only=True, tag="end"):
     complete: bool
 
 
-AnyRow: TypeAlias = Environment | Result | Comparison | Growth | Footprint | Absent | Broken | Verdict | End
+AnyRow: TypeAlias = Environment | Result | Comparison | Growth | Footprint | Idle | Absent | Broken | Verdict | End
 
 
 def encode(row: Row) -> str:

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 
 from onceward.benchmarks.records import (
     BATCHING,
+    DRAIN,
+    ENQUEUE,
+    LATENCY,
     Comparison,
     Footprint,
     Growth,
+    Idle,
     Result,
     Role,
     Row,
@@ -25,6 +29,14 @@ MOST_SWELLING = 1.05
 
 FLAT_CLAIM = "cost of a claim, longest queue against shortest"
 FLAT_MEMORY = "memory of the process, end against half-way"
+FLAT_SERVER = "memory of a job server, end against half-way"
+FULL_JOBS = 1_000_000
+MOST_TRIPS = 3.0
+QUICK_START = "idle job server, from submission to start, in bare round trips"
+MOST_IDLE = 0.01
+IDLE_SERVER = "share of a core of an idle job server"
+#: On these a submission is told to idle servers; on the others the network is not what takes time.
+_TOLD = ("redis", "mongodb", "etcd", "zookeeper")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +75,28 @@ TARGETS = (
     Target("ZooKeeper lock + unlock against two bare writes", "zookeeper", "lock-unlock", 0.95),
     Target("ZooKeeper lock + unlock against kazoo's Lock", "zookeeper", "lock-unlock", 1.25, "kazoo Lock"),
     Target("ZooKeeper claim + check-out by the hundred against one by one", "zookeeper", BATCHING, 10.0, "zookeeper"),
+    Target("job server on Redis against BullMQ", "redis", DRAIN, 1.2, "BullMQ"),
+    Target("jobs queued in bulk on Redis against BullMQ's addBulk", "redis", ENQUEUE, 2.0, "BullMQ"),
+    *(
+        Target(f"job server on Redis against {name}", "redis", DRAIN, 5.0, name)
+        for name in ("arq", "saq", "dramatiq", "taskiq", "Celery")
+    ),
+    Target("job server on MongoDB against Agenda", "mongodb", DRAIN, 10.0, "Agenda"),
+    Target("job server on MongoDB against Pulse", "mongodb", DRAIN, 10.0, "Pulse"),
+    Target("job server on SQLite against huey", "sqlite", DRAIN, 1.3, "huey"),
 )
 
 
 def verdicts(rows: Sequence[Row]) -> list[Verdict]:
     """One per target and contestant; a target that nobody was measured for stands there as such."""
-    found = [*_ratios(rows), *_growth(rows), *_memory(rows)]
+    found = [*_ratios(rows), *_growth(rows), *_memory(rows), *_starts(rows), *_idle(rows)]
     bounds = {
         **{target.title: f"at least {target.least:g}" for target in TARGETS},
         FLAT_CLAIM: f"less than {MOST_GROWTH}",
         FLAT_MEMORY: f"at most {MOST_SWELLING}",
+        FLAT_SERVER: f"at most {MOST_SWELLING}",
+        QUICK_START: f"fewer than {MOST_TRIPS:g}",
+        IDLE_SERVER: f"less than {MOST_IDLE}",
     }
     judged = {verdict.target for verdict in found}
     missing = [
@@ -124,16 +148,47 @@ def _memory(rows: Iterable[Row]) -> Iterator[Verdict]:
         if isinstance(row, Footprint) and not row.inside:
             swelling = swollen(row)
             if swelling is not None:
+                of_jobs = row.what == "jobs"
+                full = FULL_JOBS if of_jobs else FULL_CHECKINS
                 yield Verdict(
-                    target=FLAT_MEMORY,
+                    target=FLAT_SERVER if of_jobs else FLAT_MEMORY,
                     contestant=row.contestant,
                     measured=swelling,
                     bound=f"at most {MOST_SWELLING}",
-                    standing=_standing(
-                        swelling <= MOST_SWELLING, whole=row.complete and row.points[-1].done >= FULL_CHECKINS
-                    ),
-                    note=f"{row.points[-1].done:,} check-ins",
+                    standing=_standing(swelling <= MOST_SWELLING, whole=row.complete and row.points[-1].done >= full),
+                    note=f"{row.points[-1].done:,} {row.what}",
                 )
+
+
+def _starts(rows: Sequence[Row]) -> Iterator[Verdict]:
+    """The median from submission to start, in medians of the raw driver's round trip in the same rounds."""
+    results = [row for row in rows if isinstance(row, Result) and row.measure == LATENCY]
+    raw = {row.contestant: row for row in results if row.role is Role.RAW}
+    for row in results:
+        trip = raw.get(row.against or "")
+        if trip is not None and row.contestant.startswith(_TOLD):
+            trips = row.p50_us / trip.p50_us
+            yield Verdict(
+                target=QUICK_START,
+                contestant=row.contestant,
+                measured=trips,
+                bound=f"fewer than {MOST_TRIPS:g}",
+                standing=_standing(trips < MOST_TRIPS, whole=row.complete),
+                note=f"{row.calls:,} jobs",
+            )
+
+
+def _idle(rows: Iterable[Row]) -> Iterator[Verdict]:
+    for row in rows:
+        if isinstance(row, Idle):
+            yield Verdict(
+                target=IDLE_SERVER,
+                contestant=row.contestant,
+                measured=row.share,
+                bound=f"less than {MOST_IDLE}",
+                standing=_standing(row.share < MOST_IDLE, whole=True),
+                note=f"{row.seconds:.0f} s",
+            )
 
 
 def swollen(row: Footprint) -> float | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 
 from onceward.contracts import (
@@ -25,6 +25,7 @@ from onceward.contracts import (
     StoreError,
 )
 from onceward.toolkit.leasetime import lease_time
+from onceward.toolkit.signal import Signal
 
 log = logging.getLogger("onceward.renewal")
 
@@ -40,7 +41,7 @@ def local_end(sent: float, duration: timedelta | None) -> float | None:
     return None if duration is None else sent + duration.total_seconds() * (1 - MARGIN)
 
 
-class LostSignal(threading.Event):
+class LostSignal(Signal):
     """Set once the lease is known, or has to be presumed, lost; never unset.
 
     It does not depend on any thread making progress: when the local end passes, it *is* set, whatever a renewal that
@@ -53,9 +54,9 @@ class LostSignal(threading.Event):
 
     def is_set(self) -> bool:
         """True: stop working; somebody else may hold the resource."""
-        if not super().is_set() and self.end is not None and lease_time() >= self.end:
+        if not self._given and self.end is not None and lease_time() >= self.end:
             self.set()
-        return super().is_set()
+        return self._given
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the lease is lost, at most ``timeout`` seconds; True if it is."""
@@ -78,19 +79,16 @@ class HeldLease:
         cancelled: set when somebody asked for the run to stop.
     """
 
-    def __init__(
-        self, lease: Lease, *, sent: float, executor: Executor, changed: Callable[[], None], done: Callable[[], None]
-    ) -> None:
+    def __init__(self, lease: Lease, *, sent: float, renewer: Renewer) -> None:
         self.lease = lease
         self.duration = lease.duration
         self.lost = LostSignal(local_end(sent, lease.duration))
-        self.cancelled = threading.Event()
+        self.cancelled: threading.Event = Signal()
         self.renewed = sent
         self.retry = 0.0
         self.sending = threading.Lock()
         """Held while a renewal is under way, so that the store applies them in the order in which they were sent."""
-        self._executor = executor
-        self._changed, self._done = changed, done
+        self._renewer = renewer
         self._stopped = False
 
     @property
@@ -106,7 +104,7 @@ class HeldLease:
     def stop(self) -> None:
         """It is not renewed any more; nothing is released."""
         self._stopped = True
-        self._done()
+        self._renewer.forget(self)
 
     def time_remaining(self) -> timedelta | None:
         """How long the lease may still be trusted without another renewal; None: for ever. Never negative."""
@@ -137,13 +135,13 @@ class HeldLease:
             renewal = Renewal(lease=self.lease, duration=self.duration, progress=progress)
             self._trust_until_at_most(local_end(sent, self.duration))
             try:
-                answer = self._executor.renew([renewal])[0]
+                answer = self._renewer.executor.renew([renewal])[0]
                 self.settle(answer, renewal, sent=sent)
             except InvalidRequest:  # this store grants no such duration, and nothing was sent
                 self.duration = before
                 raise
             finally:
-                self._changed()
+                self._renewer.wake()
         if answer is Renewed.LOST:  # also after stop(), when it is no loss to signal
             raise LeaseLost(str(self.lease.resource), self.token)
         self.raise_if_lost()
@@ -194,25 +192,28 @@ class Renewer:
             lease: what the store granted.
             sent: ``lease_time()`` read before the request that obtained it was first sent.
         """
-        held = HeldLease(
-            lease,
-            sent=sent,
-            executor=self._executor,
-            changed=self._wake,
-            done=lambda: self._kept.discard(held),  # at once: short work must not pile up until the next renewal
-        )
-        if lease.duration is None:
-            return held
+        return self.keep_all([lease], sent=sent)[0]
+
+    def keep_all(self, leases: Sequence[Lease], *, sent: float) -> list[HeldLease]:
+        """All of these leases, which one request obtained, are renewed from now on."""
+        kept = [HeldLease(lease, sent=sent, renewer=self) for lease in leases]
+        ending = [held for held in kept if held.duration is not None]
+        if not ending:
+            return kept
         if self._pid != os.getpid():  # after a fork: thread, leases and perhaps a locked lock are the parent's
             self._pid, self._thread, self._kept, self._changed = os.getpid(), None, set(), threading.Condition()
         with self._changed:
-            self._kept.add(held)
+            self._kept.update(ending)
             if self._thread is None and not self._closed:
                 self._thread = threading.Thread(target=self._loop, name="onceward-renewal", daemon=True)
                 self._thread.start()
-            if self._due_at(held) < self._wakes_at:
+            if min(map(self._due_at, ending)) < self._wakes_at:
                 self._changed.notify()
-        return held
+        return kept
+
+    def forget(self, held: HeldLease) -> None:
+        """It is not renewed any more. At once: short work must not pile up until the next renewal."""
+        self._kept.discard(held)
 
     def close(self, timeout: float = 5.0) -> None:
         """The thread has ended (or was left behind after ``timeout`` seconds in a hanging store). Leases stay."""
@@ -223,7 +224,8 @@ class Renewer:
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """The thread looks again at what is due."""
         with self._changed:
             self._changed.notify()
 

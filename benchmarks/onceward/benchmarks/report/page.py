@@ -14,6 +14,7 @@ from onceward.benchmarks.records import (
     End,
     Environment,
     Footprint,
+    Idle,
     Result,
     Role,
     Row,
@@ -68,7 +69,11 @@ def _parts(rows: Sequence[Row]) -> Iterator[str]:
     if comparisons := of(Comparison, rows):
         yield "<h2>In the same rounds</h2>" + _comparisons(comparisons)
     yield from _length_plot(results)
-    yield from _memory_plot([row for row in of(Footprint, rows) if not row.inside])
+    for what in ("check-ins", "jobs"):
+        yield from _memory_plot([row for row in of(Footprint, rows) if not row.inside and row.what == what])
+    yield from _paragraphs(
+        f"Idle job server, {row.contestant}: {wording.idle(row)} in {row.seconds:.0f} s" for row in of(Idle, rows)
+    )
     if results:
         yield "<h2>All figures</h2>" + _figures(results)
     yield from _paragraphs(dict.fromkeys(f"{row.contestant}: {row.note}" for row in results if row.note))
@@ -99,10 +104,11 @@ def _length_plot(results: Sequence[Result]) -> Iterator[str]:
 
 def _memory_plot(footprints: Sequence[Footprint]) -> Iterator[str]:
     if footprints:
-        yield "<h2>Memory of the process</h2>"
+        what = footprints[0].what
+        yield f"<h2>Memory of the process over many {what}</h2>"
         yield lines(
             {row.contestant: [(p.done, p.resident / (1024 * 1024)) for p in row.points] for row in footprints},
-            across="check-ins of new keys",
+            across="check-ins of new keys" if what == "check-ins" else what,
             up="MiB resident",
         )
 

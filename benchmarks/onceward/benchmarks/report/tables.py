@@ -20,6 +20,7 @@ from onceward.benchmarks.records import (
     Environment,
     Footprint,
     Growth,
+    Idle,
     Result,
     Role,
     Row,
@@ -67,7 +68,7 @@ def _parts(rows: Sequence[Row]) -> Iterator[RenderableType]:
         yield escape(wording.EXPLAINED)
     if comparisons := of(Comparison, rows):
         yield _comparisons(comparisons)
-    if any(isinstance(row, Growth | Footprint) for row in rows):
+    if any(isinstance(row, Growth | Footprint | Idle) for row in rows):
         yield _long_runs(rows)
     for note in dict.fromkeys(f"{row.contestant}: {row.note}" for row in results if row.note):
         yield escape(note)
@@ -118,8 +119,10 @@ def _long_runs(rows: Sequence[Row]) -> Table:
         what = f"cost of a claim, {growth.longest:,} queued against {growth.shortest:,}" + wording.unfinished(growth)
         table.add_row(what, escape(growth.contestant), f"{wording.ratio(growth.factor)} times as much")
     for size in of(Footprint, rows):
-        what = f"memory over {size.points[-1].done:,} check-ins" + wording.unfinished(size)
+        what = f"memory over {size.points[-1].done:,} {size.what}" + wording.unfinished(size)
         table.add_row(what, escape(size.contestant), wording.footprint(size))
+    for idle in of(Idle, rows):
+        table.add_row(f"idle job server, {idle.seconds:.0f} s", escape(idle.contestant), wording.idle(idle))
     return table
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onceward.benchmarks.records import End, Environment, Footprint, Result, Row, Verdict
+from onceward.benchmarks.records import End, Environment, Footprint, Idle, Result, Row, Verdict
 from onceward.benchmarks.stats import Spread
 
 _MIB = 1024 * 1024
@@ -61,14 +61,25 @@ def footprint(row: Footprint) -> str:
     """How large the process was, and what that makes per check-in."""
     first, last = row.points[0], row.points[-1]
     grown = last.resident - first.resident
-    each = f", {grown / (last.done - first.done):,.1f} bytes per check-in" if last.done > first.done else ""
+    each = (
+        f", {grown / (last.done - first.done):,.1f} bytes per {row.what.removesuffix('s')}"
+        if last.done > first.done
+        else ""
+    )
     inside = "; the store's records lie in the process" if row.inside else ""
     return f"{mebibytes(first.resident)} to {mebibytes(last.resident)}{each}{inside}"
 
 
+def idle(row: Idle) -> str:
+    """How much of a core it took."""
+    return f"{row.share:.2%} of a core"
+
+
 def verdict(row: Verdict) -> str:
     """What was measured for a target, and what was wanted."""
-    measured = "nothing" if row.measured is None else f"{row.measured:.2f}"
+    measured = (
+        "nothing" if row.measured is None else f"{row.measured:.2g}" if row.measured < 0.1 else f"{row.measured:.2f}"
+    )
     note = f", {row.note}" if row.note else ""
     return f"{measured} ({row.bound}{note})"
 

@@ -179,6 +179,23 @@ def changes(entry: Entry, before: Entry | None = None) -> Doc:
     }
 
 
+def first_held(entry: Entry) -> Doc:
+    """What makes a SCHEDULED run that nobody had before this entry; the same for all that one claim takes."""
+    run, lease = entry.run, entry.run.lease
+    assert lease is not None  # it is held
+    return {
+        "status": run.status.value,
+        "queued": False,
+        "attempt": run.attempt,
+        "token": run.token,
+        "started": run.started,
+        "until": _until(entry),
+        "lease_ms": None if lease.duration is None else span_ms(lease.duration),
+        "holder": lease.holder,
+        "request": lease.request,
+    }
+
+
 def _until(entry: Entry) -> datetime | None:
     if entry.run.lease is None:
         return None

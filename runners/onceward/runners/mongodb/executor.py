@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 
-from pymongo import ReturnDocument, UpdateOne
+from pymongo import ReturnDocument, UpdateMany, UpdateOne
 
 from onceward.contracts.executor import Executor
 from onceward.contracts.records import Ending, LockId, Run, RunId
@@ -74,17 +74,44 @@ class ExecutorPart(Base, Executor):
         return [{"$set": fields}]
 
     def checkout(self, checkouts: Sequence[CheckOut]) -> Sequence[bool]:
-        """See ``Executor.checkout``. One round trip for any number; one more where a token was stale."""
-        results = [documents.text_of(each.result, "result") for each in checkouts]
-        updates = [
-            UpdateOne(self._newest(each), self._end(each, result))
-            for each, result in zip(checkouts, results, strict=True)
-        ]
-        if not updates:
+        """See ``Executor.checkout``. One round trip for any number; one more where a token was stale.
+
+        Runs that ended well and came from one claim share an update: the server is much quicker with it than with one
+        for each.
+        """
+        if not checkouts:
             return []
+        updates: list[UpdateOne | UpdateMany] = []
+        alike: dict[tuple[object, ...], list[tuple[CheckOut, str | None]]] = {}
+        for each in checkouts:
+            result = documents.text_of(each.result, "result")
+            if each.ending is Ending.SUCCEEDED and each.error is None:
+                lease = each.lease
+                alike.setdefault((lease.token, lease.request, result is None), []).append((each, result))
+            else:
+                updates.append(UpdateOne(self._newest(each), self._end(each, literal(each.request), result)))
+        updates += [self._end_alike(some) for some in alike.values()]
         with self._link.writing():
             ended = self._link.runs.bulk_write(updates, ordered=False).matched_count
-        return [True] * len(updates) if ended == len(updates) else self._recorded(checkouts)
+        return [True] * len(checkouts) if ended == len(checkouts) else self._recorded(checkouts)
+
+    def _end_alike(self, some: Sequence[tuple[CheckOut, str | None]]) -> UpdateOne | UpdateMany:
+        """Runs with one token from one claim, all with a result or none, have ended well.
+
+        If a run is among them twice, the first one counts.
+        """
+        first, result = some[0]
+        if len(some) == 1:
+            return UpdateOne(self._newest(first), self._end(first, literal(first.request), result))
+        keys = [self._key(each.run) for each, _ in some]
+        place = {"$indexOfArray": [literal(keys), "$_id"]}
+
+        def own(values: Sequence[str | None]) -> Doc:
+            return {"$arrayElemAt": [literal(list(values)), place]}
+
+        requests, results = own([each.request for each, _ in some]), own([result for _, result in some])
+        newest = {"_id": {"$in": keys}, "status": "running", **documents.proof(first.lease)}
+        return UpdateMany(newest, self._end(first, requests, None if result is None else results))
 
     def _newest(self, request: CheckOut) -> Doc:
         return {"_id": self._key(request.run), "status": "running", **documents.proof(request.lease)}
@@ -100,8 +127,11 @@ class ExecutorPart(Base, Executor):
         ended = {(entry.run.id, attempt.token, attempt.checkout) for entry in entries for attempt in entry.run.attempts}
         return [(each.run, each.lease.token, each.request) in ended for each in checkouts]
 
-    def _end(self, request: CheckOut, result: str | None) -> list[Doc]:
-        """The attempt has ended. Guarantees G4, G6, by the condition that it comes with."""
+    def _end(self, request: CheckOut, checkout: Doc, result: str | Doc | None) -> list[Doc]:
+        """The attempt has ended. Guarantees G4, G6, by the condition that it comes with.
+
+        ``checkout`` is an expression for the id of the request, ``result`` the result or an expression for it.
+        """
         now, again = self._terms.now, request.ending in (Ending.RETRY, Ending.RELEASED)
         failed = request.ending in (Ending.FAILED, Ending.RETRY)
         fields: Doc = {
@@ -111,7 +141,7 @@ class ExecutorPart(Base, Executor):
             "cancel_requested": False,
             "attempt_ended": now,
             "ending": request.ending.value,
-            "checkout": literal(request.request),
+            "checkout": checkout,
         }
         if failed:
             fields["failures"] = {"$add": [{"$ifNull": ["$failures", 0]}, 1]}
@@ -124,7 +154,7 @@ class ExecutorPart(Base, Executor):
             if value is None:
                 gone.append(name)
             else:
-                fields[name] = literal(value)
+                fields[name] = literal(value) if isinstance(value, str) else value
         return [{"$set": fields}, {"$unset": gone}]
 
     def _due(self, request: CheckOut) -> object:

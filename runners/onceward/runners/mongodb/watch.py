@@ -180,11 +180,17 @@ class MongoWatch(Watch):
     def _opened(self) -> DatabaseChangeStream[Doc] | None:
         """A stream from now on; None: this user may not have one, so the watch looks instead."""
         try:
-            return self._link.database.watch([{"$match": self._events()}], max_await_time_ms=_AWAIT_MS)
+            return self._stream()
         except OperationFailure:
             return None
         except PyMongoError as error:
             raise translated(error, self._link.where, reads=True) from error
+
+    def _stream(self) -> DatabaseChangeStream[Doc]:
+        """That something has happened is all that it tells: an event is its place in the stream, and nothing else."""
+        return self._link.database.watch(
+            [{"$match": self._events()}, {"$project": {"_id": 1}}], max_await_time_ms=_AWAIT_MS
+        )
 
     def _events(self) -> Doc:
         """Changes of interest: of a run, its status, its place in the queue or its time; of others, anything."""
@@ -226,7 +232,7 @@ class MongoWatch(Watch):
         while not self._closed:
             try:
                 if stream is None:
-                    stream = self._link.database.watch([{"$match": self._events()}], max_await_time_ms=_AWAIT_MS)
+                    stream = self._stream()
                     self._signal.set()
                 with stream:
                     while not self._closed and stream.alive:

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from onceward.contracts.executor import Executor
 from onceward.contracts.payload import Json
-from onceward.contracts.records import Attempt, Ending, Lease, LockId, Run, RunId, Status
+from onceward.contracts.records import Ending, Lease, LockId, Run, RunId
 from onceward.contracts.requests import (
     Admission,
     CheckIn,
@@ -72,7 +72,9 @@ class ExecutorPart(Base, Executor):
             span_ms(request.lease),
             *which,
         )
-        return [rows.run_from(listed(run)) for run in listed(reply)]
+        moment, *runs = listed(reply)
+        now = from_ms(number(moment))
+        return [rows.claimed(listed(run), request, now) for run in runs]
 
     def renew(self, renewals: Sequence[Renewal]) -> Sequence[Renewed]:
         arguments: list[str | int] = []
@@ -117,32 +119,21 @@ class ExecutorPart(Base, Executor):
 def _created(request: CheckIn, lease_ms: int | None, now: int, token: int, payload: Json) -> Admission:
     """The admission to a run that this request has made; the server only told what we could not know."""
     moment = from_ms(now)
-    duration = None if lease_ms is None else span(lease_ms)
-    lease = Lease(
-        resource=request.run,
+    run = rows.first_held(
+        request.run,
         holder=request.holder,
-        token=token,
         request=request.request,
-        duration=duration,
-        expires=None if duration is None else moment + duration,
-    )
-    attempt = Attempt(number=1, holder=request.holder, token=token, request=request.request, started=moment)
-    run = Run(
-        id=request.run,
-        status=Status.RUNNING,
+        token=token,
+        duration=None if lease_ms is None else span(lease_ms),
+        now=moment,
         run_at=moment,
         created=moment,
         sequence=token,
         payload=payload,
-        started=moment,
-        attempt=1,
         max_crashes=request.max_crashes,
-        token=token,
-        lease=lease,
         origin=request.request,
-        attempts=(attempt,),
     )
-    return Admission(outcome=CheckInOutcome.ADMITTED, run=run, remaining=duration)
+    return Admission(outcome=CheckInOutcome.ADMITTED, run=run, remaining=run.lease.duration if run.lease else None)
 
 
 def _want(want: Want, request: Claim) -> tuple[str | int, ...]:

@@ -20,6 +20,7 @@ from onceward.contracts.records import (
     RunId,
     Status,
 )
+from onceward.contracts.requests import Claim
 from onceward.contracts.times import from_ms, span, span_ms, to_ms
 from onceward.contracts.transitions import ABANDONED
 from onceward.runners.encoding import decode, encode
@@ -95,6 +96,71 @@ def make_run(run: RunId, f: dict[str, str]) -> Run:
         cancel_requested="cancel_requested" in f,
         rearmed="rearmed" in f,
         attempts=attempts,
+    )
+
+
+def claimed(reply: Sequence[Reply], claim: Claim, now: datetime) -> Run:
+    """A run as ``claim.lua`` tells it."""
+    if reply[1] != "":
+        return run_from(reply)
+    name, _, token, lease_ms, run_at, created, sequence, priority, origin, budget, payload = reply
+    return first_held(
+        run_of(text(name)),
+        holder=claim.holder,
+        request=claim.request,
+        token=number(token),
+        duration=span(number(lease_ms)),
+        now=now,
+        run_at=from_ms(number(run_at)),
+        created=from_ms(number(created)),
+        sequence=number(sequence),
+        priority=number(priority),
+        payload=decode(text(payload) or None),
+        max_crashes=number(budget) if budget else None,
+        origin=text(origin),
+    )
+
+
+def first_held(
+    run: RunId,
+    *,
+    holder: str,
+    request: str,
+    token: int,
+    duration: timedelta | None,
+    now: datetime,
+    run_at: datetime,
+    created: datetime,
+    sequence: int,
+    payload: Json,
+    max_crashes: int | None,
+    origin: str,
+    priority: int = 0,
+) -> Run:
+    """A run that nobody had before ``now``; the server only told what its caller could not know."""
+    lease = Lease(
+        resource=run,
+        holder=holder,
+        token=token,
+        request=request,
+        duration=duration,
+        expires=None if duration is None else now + duration,
+    )
+    return Run(
+        id=run,
+        status=Status.RUNNING,
+        run_at=run_at,
+        created=created,
+        sequence=sequence,
+        payload=payload,
+        priority=priority,
+        started=now,
+        attempt=1,
+        max_crashes=max_crashes,
+        token=token,
+        lease=lease,
+        origin=origin,
+        attempts=(Attempt(number=1, holder=holder, token=token, request=request, started=now),),
     )
 
 

@@ -56,10 +56,14 @@ class JobContext:
     ) -> None:
         self.run = run
         self.data = data
-        self.stopping = stopping or threading.Event()
+        self.stopping = threading.Event() if stopping is None else stopping
         self._held, self._renewer, self._launcher = held, renewer, launcher
-        self._children: Counter[str] = Counter()
         self._lock = threading.Lock()
+
+    @cached_property
+    def _children(self) -> Counter[str]:
+        """How many runs of each kind it has launched."""
+        return Counter()
 
     @cached_property
     def logger(self) -> JobLogger:
@@ -189,11 +193,21 @@ class JobContext:
             self._children[kind] += 1
             return child_key(self.id, job, data, self._children[kind])
 
-    @contextmanager
-    def entered(self) -> Iterator[None]:
+    def entered(self) -> _Entered:
         """Within it, this is ``current_job_context()``."""
-        token = _current.set(self)
-        try:
-            yield
-        finally:
-            _current.reset(token)
+        return _Entered(self)
+
+
+class _Entered:
+    """Says for a while whose body runs here. A class, since each run passes through and a generator costs more."""
+
+    __slots__ = ("_context", "_token")
+
+    def __init__(self, context: JobContext) -> None:
+        self._context = context
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._context)
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)

@@ -29,6 +29,8 @@ class Launcher:
     def __init__(self, scheduler: Scheduler, settings: Callable[[str], JobSettings | None] = lambda name: None) -> None:
         self._scheduler = scheduler
         self._settings = settings
+        self.on_due: Callable[[], object] = lambda: None
+        """Called when something was submitted that is due at once: a server here need not wait to hear of it."""
 
     def launch(
         self,
@@ -75,6 +77,8 @@ class Launcher:
     def submit(self, specs: Sequence[RunSpec]) -> Sequence[Launched]:
         """All of them exist, in one round trip."""
         made = resend(lambda: self._scheduler.submit(specs))
+        if any(spec.run_at is None and spec.after is None for spec in specs):
+            self.on_due()
         return [Launched(spec.id, new) for spec, new in zip(specs, made, strict=True)]
 
 

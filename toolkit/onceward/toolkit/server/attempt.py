@@ -72,7 +72,7 @@ class Attempt:
             with self.context.entered():
                 self._prepare()
                 result = self._run()
-                if inspect.isawaitable(result):  # a plain function that answers with a coroutine
+                if result is not None and inspect.isawaitable(result):  # a plain function that answers with a coroutine
                     result = asyncio.run(_awaited(result))
             ending = self._well(result)
         except BaseException as error:  # also SystemExit: a job does not end its server
@@ -134,7 +134,8 @@ class Attempt:
 
     def _well(self, result: Json) -> CheckOut:
         try:
-            canonical(result, field="result")
+            if result is not None:
+                canonical(result, field="result")
         except InvalidRequest as error:
             return CheckOut.failed(self.held.lease, Failure.of(error))  # the work is done; again would not mend it
         return succeeded(self.held.lease, result)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from queue import SimpleQueue
+from collections import deque
+from functools import partial
 from typing import Protocol
 
-from onceward.toolkit.jobs.settings import Where
 from onceward.toolkit.server.attempt import Attempt
 
 log = logging.getLogger("onceward.server")
@@ -28,7 +28,7 @@ class Bodies(Protocol):
 
 def in_event_loop(attempt: Attempt) -> bool:
     """True for a coroutine function, unless it has a process of its own."""
-    return attempt.plan.job.is_async and attempt.plan.job.where is Where.THREAD
+    return attempt.plan.in_event_loop
 
 
 class Inline:
@@ -46,38 +46,83 @@ class Inline:
 
 
 class Threads:
-    """Daemon threads, as many as bodies ever ran at a time: a body that never returns does not keep the process up."""
+    """Daemon threads, as many as bodies ever ran at a time: a body that never returns does not keep the process up.
+
+    One thread at a time is called to the work; it takes an attempt, calls the next thread if there is more, and runs
+    the body. If the body waits for something, the other takes over at once; if it is over before the other has come,
+    the thread goes on with the next attempt itself. So short bodies do not cost a change of threads each.
+    """
 
     def __init__(self) -> None:
-        self._work: SimpleQueue[Attempt | None] = SimpleQueue()
         self._lock = threading.Lock()
-        self._idle, self._threads = 0, 0
+        self._work: deque[Attempt] = deque()
+        self._idle: list[threading.Lock] = []
+        """Of each thread that waits, the lock at which it does."""
+        self._coming = False
+        """True while a thread is on its way to the work."""
+        self._threads = 0
+        self._closed = False
 
     def start(self, attempt: Attempt) -> None:
-        """The body runs in a thread."""
+        """The body runs in a thread, or will as soon as the thread is there."""
         with self._lock:
-            if self._idle:
-                self._idle -= 1
-            else:
-                self._threads += 1
-                threading.Thread(target=self._serve, name=f"onceward-job-{self._threads}", daemon=True).start()
-        self._work.put(attempt)
+            self._work.append(attempt)
+            try:
+                self._call()
+            except RuntimeError:  # no more threads
+                self._work.remove(attempt)
+                raise
 
     def close(self) -> None:
         """Threads that wait end now, others when their body does."""
         with self._lock:
-            threads = self._threads
-        for _ in range(threads):
-            self._work.put(None)
+            self._closed = True
+            while self._idle:
+                self._idle.pop().release()
+
+    def _call(self) -> None:
+        """If there is work, somebody is on the way to it; called with the lock."""
+        if self._coming or not self._work:
+            return
+        if self._idle:
+            self._idle.pop().release()
+        else:
+            threading.Thread(target=self._serve, name=f"onceward-job-{self._threads + 1}", daemon=True).start()
+            self._threads += 1
+        self._coming = True
 
     def _serve(self) -> None:
-        while (attempt := self._work.get()) is not None:
-            try:
-                attempt.perform()
-            except BaseException:  # perform() catches what bodies raise; this would be ours
-                log.exception("%s: its end could not be told", attempt.run.id)
+        bell = threading.Lock()
+        bell.acquire()
+        called = True
+        while True:
             with self._lock:
-                self._idle += 1
+                self._coming = self._coming and not called
+                attempt = self._work.popleft() if self._work else None
+                refused = self._call_or_refuse()
+                if attempt is None:
+                    if self._closed:
+                        return
+                    self._idle.append(bell)
+            for each in refused:
+                each.give_up()
+            if attempt is not None:
+                called = False
+                _perform(attempt)
+            else:
+                bell.acquire()
+                called = True
+
+    def _call_or_refuse(self) -> list[Attempt]:
+        """Nothing waits for a thread that cannot be: somebody else may have room for what is answered here."""
+        try:
+            self._call()
+        except RuntimeError:
+            log.exception("no more threads: %d attempts are given back", len(self._work))
+            refused = list(self._work)
+            self._work.clear()
+            return refused
+        return []
 
 
 class Coroutines:
@@ -86,13 +131,36 @@ class Coroutines:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._work: deque[Attempt] = deque()
+        self._tasks: dict[Attempt, asyncio.Task[None]] = {}
+        self._coming = False
+        """True while the loop has been told of work that it has not taken yet."""
 
     def start(self, attempt: Attempt) -> None:
-        """The coroutine runs in the event loop."""
+        """The coroutine runs in the event loop, or will as soon as the loop is free."""
         loop = self._running()
-        future = asyncio.run_coroutine_threadsafe(attempt.perform_async(), loop)
-        attempt.stop_body = future.cancel
-        future.add_done_callback(lambda _: attempt.dropped())
+        attempt.stop_body = lambda: loop.call_soon_threadsafe(self._stop, attempt)
+        self._work.append(attempt)
+        if not self._coming:
+            self._coming = True
+            loop.call_soon_threadsafe(self._begin, loop)
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """All coroutines that have been started by now run."""
+        self._coming = False  # first, so that what comes from now on is told anew
+        while self._work:
+            attempt = self._work.popleft()
+            task = self._tasks[attempt] = loop.create_task(attempt.perform_async())
+            task.add_done_callback(partial(self._done, attempt))
+
+    def _stop(self, attempt: Attempt) -> None:
+        task = self._tasks.get(attempt)
+        if task is not None:
+            task.cancel()
+
+    def _done(self, attempt: Attempt, _: asyncio.Task[None]) -> None:
+        del self._tasks[attempt]
+        attempt.dropped()
 
     def close(self) -> None:
         """The loop ends; what still runs in it is cancelled."""
@@ -123,6 +191,13 @@ class Mixed:
         """No further body is started."""
         self._threads.close()
         self._coroutines.close()
+
+
+def _perform(attempt: Attempt) -> None:
+    try:
+        attempt.perform()
+    except BaseException:  # perform() catches what bodies raise; this would be ours
+        log.exception("%s: its end could not be told", attempt.run.id)
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:

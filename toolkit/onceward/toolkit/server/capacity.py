@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from onceward.contracts import Want
 from onceward.toolkit.jobs.job import Job
-from onceward.toolkit.jobs.settings import JobSettings
+from onceward.toolkit.jobs.settings import JobSettings, Where
 from onceward.toolkit.server.settings import ServerSettings
 
+#: A process that runs no more than this at a time claims all of it at once.
+_WHOLE = 8
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Plan:
     """A job as it is to be run now: its code, and what holds for it."""
 
     job: Job
     settings: JobSettings
     enabled: bool = True
+
+    @cached_property
+    def in_event_loop(self) -> bool:
+        """True for a coroutine function, unless it has a process of its own."""
+        return self.job.is_async and self.job.where is Where.THREAD
 
 
 class Capacity:
@@ -30,10 +39,10 @@ class Capacity:
         self._running: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def take(self, job: str) -> None:
-        """One more run of the job is here."""
+    def take(self, jobs: Iterable[str]) -> None:
+        """One more run of each of these jobs is here."""
         with self._lock:
-            self._running[job] += 1
+            self._running.update(jobs)
 
     def give_back(self, job: str) -> None:
         """One run of the job is over."""
@@ -48,14 +57,18 @@ class Capacity:
             return dict(self._running)
 
     def wants(self, plans: Mapping[str, Plan]) -> tuple[int, tuple[Want, ...]]:
-        """How many runs could start now, and of which jobs; nothing if it is none."""
+        """How many runs to claim now, and of which jobs; nothing if none could start.
+
+        That is half of all that may run here at the most, so that one half is claimed while the other one runs.
+        """
         with self._lock:
             free = self._settings.most_held - self._running.total()
             if free <= 0:
                 return 0, ()
             wants = [self._want(name, plan, free) for name, plan in plans.items() if plan.enabled]
             found = tuple(want for want in wants if want.limit)
-            return (free if found else 0), found
+            half = max(_WHOLE, (self._settings.most_held + 1) // 2)
+            return (min(free, half) if found else 0), found
 
     def _want(self, name: str, plan: Plan, free: int) -> Want:
         most = self._settings.most_of(plan.settings) - self._running[name]

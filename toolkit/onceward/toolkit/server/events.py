@@ -67,27 +67,33 @@ class Events:
         with self._lock:
             return {event.value: number for event, number in sorted(self._counts.items())}
 
+    def started(self, run: Run) -> None:
+        """An attempt begins."""
+        self._tell(Event.START, run)
+
     def ended(self, run: Run, checkout: CheckOut, *, recorded: bool, took: timedelta) -> None:
         """An attempt's end was recorded, or refused."""
-        event = _ENDINGS[checkout.ending] if recorded else Event.SUPERSEDED
-        self.tell(JobEvent(event=event, run=run, checkout=checkout, took=took))
+        self._tell(_ENDINGS[checkout.ending] if recorded else Event.SUPERSEDED, run, checkout, took)
 
-    def tell(self, happened: JobEvent) -> None:
-        """Everybody who wants to hear of it has."""
+    def _tell(self, event: Event, run: Run, checkout: CheckOut | None = None, took: timedelta | None = None) -> None:
+        """Everybody who wants to hear of it has; mostly it is only counted."""
         with self._lock:
-            self._counts[happened.event] += 1
-        _log(happened)
-        for listener in self._listeners.get(happened.event, ()):
+            self._counts[event] += 1
+        level = _LEVELS.get(event, logging.INFO)
+        logged, listeners = log.isEnabledFor(level), self._listeners.get(event)
+        if not logged and not listeners:
+            return
+        happened = JobEvent(event=event, run=run, checkout=checkout, took=took)
+        if logged:
+            _log(level, happened)
+        for listener in listeners or ():
             try:
                 listener(happened)
             except Exception:
-                log.exception("a listener for %s failed", happened.event)
+                log.exception("a listener for %s failed", event)
 
 
-def _log(happened: JobEvent) -> None:
-    level = _LEVELS.get(happened.event, logging.INFO)
-    if not log.isEnabledFor(level):
-        return
+def _log(level: int, happened: JobEvent) -> None:
     run, checkout = happened.run, happened.checkout
     fields: dict[str, object] = {"event": happened.event.value, "job": run.job, "key": run.key, "attempt": run.attempt}
     text = f"{happened.event}: {run.id} #{run.attempt}"

@@ -7,8 +7,6 @@ from collections.abc import Callable
 
 from onceward.contracts import Interest, Scheduler, StoreError, Watch
 
-_MOST_PAUSE = 0.1
-
 
 class Listener:
     """Waits for changes of interest, and wakes somebody. ``round`` is one wait.
@@ -17,8 +15,7 @@ class Listener:
         scheduler: where to listen.
         interest: for what; when it changes, a new watch is opened.
         heard: is called when it may be worth looking.
-        fruitless: how often looking brought nothing lately; then it pauses, so as not to ask without end for work that
-            cannot be had (a limit is reached, say).
+        pause: how many seconds it need not listen after it has heard something.
     """
 
     def __init__(
@@ -28,10 +25,10 @@ class Listener:
         heard: Callable[[], object],
         *,
         every: float,
-        fruitless: Callable[[], int] = lambda: 0,
+        pause: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._scheduler, self._interest, self._heard = scheduler, interest, heard
-        self._every, self._fruitless = every, fruitless
+        self._every, self._pause = every, pause
         self._watch: Watch | None = None
         self._of: Interest | None = None
         self._closed = threading.Event()
@@ -49,7 +46,7 @@ class Listener:
             watch = self._opened()
             if watch is not None and watch.wait(self._every):
                 self._heard()
-                self._closed.wait(min(_MOST_PAUSE, 0.001 * 2.0 ** min(self._fruitless(), 10) - 0.001))
+                self._closed.wait(self._pause())
         except StoreError:
             self._drop()
             raise

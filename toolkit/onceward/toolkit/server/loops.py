@@ -21,6 +21,8 @@ log = logging.getLogger("onceward.server")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 #: No timer is longer than this, so that a machine's sleep or an odd clock costs little.
 _LONGEST_WAIT = 60.0
+#: Instead of seconds, when a step has failed.
+_FAILED = float("nan")
 #: A step that takes longer than this hangs.
 STALLED_AFTER = 60.0
 
@@ -63,6 +65,8 @@ class Loop:
         self._step, self._longest_pause = step, longest_pause
         self._stopping = threading.Event()
         self._wake = threading.Event()
+        self._turn = threading.Lock()
+        """Held while a round is under way, whoever makes it."""
         self._thread: threading.Thread | None = None
         self._failures, self._error = 0, ""
         self._began: float | None = None
@@ -78,17 +82,36 @@ class Loop:
         if not self._wake.is_set():  # looking is far cheaper than setting, and this is called for every run
             self._wake.set()
 
+    def now(self) -> None:
+        """One round is made here and now, by the caller: he knows of work, and a change of threads takes time.
+
+        If one is under way, or it fails, or brings so much that there may be more, the loop's own thread goes on.
+        """
+        if self._thread is None or self.stopping or not self._turn.acquire(blocking=False):
+            self.wake()
+            return
+        try:
+            wait = self._tried()
+        finally:
+            self._turn.release()
+        if wait is _FAILED or wait == 0:
+            self.wake()
+
     def stop(self) -> None:
         """No further round begins. Returns at once; see ``join``."""
         self._stopping.set()
         self._wake.set()
 
     def join(self, timeout: float) -> bool:
-        """True: the thread has ended (or never began) within ``timeout`` seconds."""
+        """True: the thread has ended (or never began) within ``timeout`` seconds, and nobody else makes a round."""
         if self._thread is None or self._thread is threading.current_thread():
             return True
+        end = lease_time() + timeout
         self._thread.join(max(0.0, timeout))
-        return not self._thread.is_alive()
+        if self._thread.is_alive() or not self._turn.acquire(timeout=max(0.0, end - lease_time())):
+            return False
+        self._turn.release()
+        return True
 
     @property
     def stopping(self) -> bool:
@@ -118,30 +141,33 @@ class Loop:
     def _run(self) -> None:
         while not self.stopping:
             self._wake.clear()
-            self._began = lease_time()
-            wait = self._round()
-            self._began = None
-            if wait is None or wait > 0:
+            with self._turn:
+                wait = self._tried()
+            if wait is _FAILED:
+                self._pause()
+            elif wait is None or wait > 0:
                 self._wake.wait(_LONGEST_WAIT if wait is None else min(wait, _LONGEST_WAIT))
 
-    def _round(self) -> float | None:
-        """One step; the seconds until the next."""
+    def _tried(self) -> float | None:
+        """One step; the seconds until the next, or ``_FAILED``."""
+        self._began = lease_time()
         try:
             wait = self._step()
         except StoreError as error:
             self._failed(error)
             log.warning("%s: %s; trying again", self.name, error)
+            return _FAILED
         except Exception as error:  # a defect, here or in a runner, must not end the loop
             self._failed(error)
             log.exception("%s: a round failed; trying again", self.name)
-        else:
-            if self._failures:
-                log.info("%s: works again after %d failed rounds", self.name, self._failures)
-            self._failures, self._error = 0, ""
-            self._succeeded = lease_time()
-            return wait
-        self._pause()
-        return 0.0
+            return _FAILED
+        finally:
+            self._began = None
+        if self._failures:
+            log.info("%s: works again after %d failed rounds", self.name, self._failures)
+        self._failures, self._error = 0, ""
+        self._succeeded = lease_time()
+        return wait
 
     def _failed(self, error: Exception) -> None:
         self._failures += 1
@@ -150,5 +176,4 @@ class Loop:
     def _pause(self) -> None:
         """Longer after each failure, and never the same on all servers; only the end of the loop cuts it short."""
         pause = min(_FIRST_PAUSE * 2.0 ** min(self._failures - 1, 20), self._longest_pause)
-        self._began = None
         self._stopping.wait(pause * random.uniform(0.5, 1.0))

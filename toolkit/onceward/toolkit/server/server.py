@@ -279,15 +279,14 @@ class JobServer:
         # When the store is back, ends are sent before anybody asks for runs that lapsed meanwhile.
         flush = Loop("check-out", self._flush, longest_pause=0.5)
         configs, schedule = Loop("configurations", self._refresh), Loop("schedule", self.ticker.round)
-        for_work = Listener(
-            self.runner.scheduler, self._of_work, claim.wake, every=every, fruitless=lambda: worker.fruitless
-        )
+        for_work = Listener(self.runner.scheduler, self._of_work, claim.now, every=every, pause=worker.deaf_for)
         for_configs = Listener(
             self.runner.scheduler,
             lambda: Interest(configs=True),
             configs.wake,
             every=settings.reconcile_every.total_seconds(),
         )
+        self.launcher.on_due = claim.wake
         worker.on_room, worker.on_minded, worker.flusher.wake = claim.wake, mind.wake, flush.wake
         loops = [
             Loop("start", self._begin), flush, mind, claim, configs, Loop("listen for work", for_work.round),

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
 from onceward.contracts import CheckOut, Claim, OutcomeUnknown, Run, RunId, Runner, new_holder
 from onceward.toolkit.jobs.launch import Launcher
 from onceward.toolkit.leasetime import lease_time
-from onceward.toolkit.renewal import Renewer
+from onceward.toolkit.renewal import HeldLease, Renewer
 from onceward.toolkit.resend import resend
 from onceward.toolkit.server.attempt import Attempt
 from onceward.toolkit.server.bodies import Bodies
 from onceward.toolkit.server.capacity import Capacity, Plan
-from onceward.toolkit.server.events import Event, Events, JobEvent
+from onceward.toolkit.server.events import Events
 from onceward.toolkit.server.flusher import Flusher, Pending
 from onceward.toolkit.server.settings import ServerSettings
 
@@ -29,6 +29,8 @@ log = logging.getLogger("onceward.server")
 
 #: While coroutines or jobs with a timeout run, they are looked at this often, in seconds.
 _MIND_EVERY = 0.1
+#: Seconds without listening for work while there is more than enough of it, and at the most while none can be had.
+_BUSY, _MOST_DEAF = 0.02, 0.1
 
 
 class Asked(NamedTuple):
@@ -61,6 +63,8 @@ class Worker:
         self.renewer = Renewer(runner.executor)
         self.flusher = Flusher(runner.executor)
         self.fruitless = 0
+        self._full = False
+        """The latest claim brought all that there was room for."""
         self.on_room: Callable[[], object] = lambda: None
         self.on_minded: Callable[[], object] = lambda: None
         self._executor, self._settings, self._plans = runner.executor, settings, plans
@@ -69,6 +73,8 @@ class Worker:
         self._attempts: set[Attempt] = set()
         self._changed = threading.Condition()
         self._asked: Asked | None = None
+        self._minding = False
+        """True: ``mind`` is called again soon anyway."""
         self._closing = threading.Event()
         self._hurry = threading.Event()
         self.stopping = threading.Event()
@@ -97,14 +103,23 @@ class Worker:
             raise
         self._asked = None
         self.fruitless = 0 if runs else self.fruitless + 1
-        for run in runs:
-            self._begin(run, asked)
+        self._full = len(runs) == asked.claim.limit
+        self._begin(runs, asked)
         return len(runs)
+
+    def deaf_for(self) -> float:
+        """Seconds for which nobody need listen for work: it comes anyway, or what there is cannot be had.
+
+        While claims bring all that there is room for, each end of a run brings the next claim. When they bring nothing
+        though there is news (a limit is reached, say), asking without end would not help.
+        """
+        return _BUSY if self._full else min(_MOST_DEAF, 0.001 * 2.0 ** min(self.fruitless, 10) - 0.001)
 
     def mind(self) -> float | None:
         """Attempts whose time is up, or whose lease is lost, have been told."""
         with self._changed:
             minded = [attempt for attempt in self._attempts if _needs_minding(attempt)]
+            self._minding = bool(minded)
         for attempt in minded:
             attempt.check_time()
         return _MIND_EVERY if minded else None
@@ -117,36 +132,45 @@ class Worker:
         claim = Claim(holder=self.holder, lease=self._settings.default_lock_lifetime, limit=limit, wants=wants)
         return Asked(claim, lease_time(), plans)
 
-    def _begin(self, run: Run, asked: Asked) -> None:
-        assert run.lease is not None  # that is what claimed means
-        attempt = Attempt(
+    def _begin(self, runs: Sequence[Run], asked: Asked) -> None:
+        """What was claimed is here: renewed, counted, and its bodies started."""
+        leases = [run.lease for run in runs if run.lease is not None]  # each has one: that is what claimed means
+        kept = self.renewer.keep_all(leases, sent=asked.sent)
+        attempts = [self._attempt(run, asked, held) for run, held in zip(runs, kept, strict=True)]
+        self._capacity.take(run.job for run in runs)
+        with self._changed:
+            self._attempts.update(attempts)
+        for attempt in attempts:
+            if attempt.run.cancel_requested:
+                attempt.end(CheckOut.cancelled(attempt.held.lease))
+            elif self._closing.is_set() or attempt.held.lost.is_set():
+                attempt.give_up()
+            else:
+                self._start(attempt)
+
+    def _attempt(self, run: Run, asked: Asked, held: HeldLease) -> Attempt:
+        return Attempt(
             run,
             asked.plans[run.job],
-            self.renewer.keep(run.lease, sent=asked.sent),
+            held,
             renewer=self.renewer,
             launcher=self._launcher,
             stopping=self.stopping,
             on_end=self._end,
         )
-        self._capacity.take(run.job)
-        with self._changed:
-            self._attempts.add(attempt)
-        if run.cancel_requested:
-            attempt.end(CheckOut.cancelled(run.lease))
-        elif self._closing.is_set() or attempt.held.lost.is_set():
-            attempt.give_up()
-        else:
-            self._start(attempt)
 
     def _start(self, attempt: Attempt) -> None:
-        self._events.tell(JobEvent(event=Event.START, run=attempt.run))
+        self._events.started(attempt.run)
         try:
             self._bodies.start(attempt)
         except Exception:  # no more threads, say: somebody else may have room, and what else was claimed goes on
             log.exception("%s could not be started", attempt.run.id)
             attempt.give_up()
         if _needs_minding(attempt):
-            self.on_minded()
+            with self._changed:  # mind() looks and says whether it comes again in one step
+                comes = self._minding
+            if not comes:
+                self.on_minded()
 
     def _end(self, attempt: Attempt, checkout: CheckOut) -> None:
         took = attempt.took

@@ -73,4 +73,5 @@ local function decide(f)
 end
 
 local outcome = decide(facts(id))
+tell_soonest()
 return {outcome, moment, false, call("HGETALL", key)}

@@ -10,6 +10,12 @@
 --@include lib/facts.lua
 --@include lib/history.lua
 --@include lib/lists.lua
+-- What a check-out does not look at, it does not ask for.
+FACTS = {
+  "status", "token", "request", "sequence", "origin", "attempt", "claim", "priority", "run_at", "created", "failures",
+  "attempt_request",
+}
+
 local function record(id, token, proof, ending, result, failure, due, request)
   local f = facts(id)
   if not f then
@@ -19,29 +25,37 @@ local function record(id, token, proof, ending, result, failure, due, request)
   end
   leave(id, f)
   local key = P .. "r:" .. id
-  redis.call("HSET", key, "attempt_ended", moment, "ending", ending, "checkout", request, "error", failure)
   if due ~= "" then
     local delay = string.match(due, "^+(.*)")
     f.status, f.run_at = "scheduled", delay and string.format("%.0f", now + delay) or due
-    redis.call("HSET", key, "status", f.status, "run_at", f.run_at)
+    redis.call(
+      "HSET", key, "status", f.status, "run_at", f.run_at, "attempt_ended", moment, "ending", ending,
+      "checkout", request, "error", failure
+    )
   else
     f.status, f.ended = ending, moment
-    redis.call("HSET", key, "status", f.status, "ended", moment, "result", result)
+    redis.call(
+      "HSET", key, "status", f.status, "ended", moment, "result", result, "attempt_ended", moment, "ending", ending,
+      "checkout", request, "error", failure
+    )
   end
   redis.call("HDEL", key, "lease_ms", "until", "claim", "cancel_requested")
   if ending == "failed" or ending == "retry" then
     redis.call("HSET", key, "failures", tonumber(f.failures or 0) + 1)
   end
   enter(id, f)
-  tell("j", job_of(id), "0")
+  note(job_of(id), "0")
   if due == "" then
     tell("r", id, "0")
   end
   return 1
 end
 
+together()
 local answers = {}
 for i = 1, #ARGV, 8 do
   answers[#answers + 1] = record(unpack(ARGV, i, i + 7))
 end
+settle()
+tell_soonest()
 return answers

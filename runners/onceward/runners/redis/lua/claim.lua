@@ -3,7 +3,9 @@
   KEYS[1] prefix of the namespace's keys
   ARGV[1] holder   ARGV[2] request   ARGV[3] request, escaped   ARGV[4] limit   ARGV[5] lease in ms
   ARGV[6] "any": of any job; "these": four per job follow: job, limit, max_running ("": no limit), lease in ms
-  Returns the fields of each run, its id before them, in the order of the claim.
+  Returns {now, run, run ...} in the order of the claim. A run is its id and then its fields; one that nobody had
+  before is {id, "", token, lease in ms, run_at, created, sequence, priority, origin, max_crashes, payload}: the caller
+  knows the rest.
   A run's place in line is (priority, run_at, sequence). Due runs of one job are found by the front of each priority
   in use, lapsed ones in d: O(log n) per run taken, job and priority, however long the queue is.
   Guarantees G1, G2, G12, G13. ]]
@@ -14,22 +16,22 @@
 --@include lib/lists.lua
 --@include lib/hold.lua
 --@include lib/bury.lua
+FACTS[#FACTS + 1] = "payload"
 local holder, request, memo, limit = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local PAGE = 64
 
-local function public(ids)
-  local runs = {}
-  for i, id in ipairs(ids) do
-    local run = redis.call("HGETALL", P .. "r:" .. id)
-    table.insert(run, 1, id)
-    runs[i] = run
-  end
-  return runs
+local function public(id)
+  local run = redis.call("HGETALL", P .. "r:" .. id)
+  table.insert(run, 1, id)
+  return run
 end
 
-local held = redis.call("ZRANGE", P .. "h:" .. memo, 0, -1)
-if #held > 0 then
-  return public(held)
+local runs = {moment}
+for i, id in ipairs(redis.call("ZRANGE", P .. "h:" .. memo, 0, -1)) do
+  runs[i + 1] = public(id)
+end
+if #runs > 1 then
+  return runs
 end
 
 local function wants()
@@ -165,14 +167,21 @@ for _, item in ipairs(strayed) do -- the server's clock went back: it is live ag
   redis.call("ZREM", P .. "d:" .. item.want.job, place_lapsed(item.id, item.f))
   redis.call("ZADD", P .. "x:" .. item.want.job, item.f["until"] or "+inf", item.id)
 end
+together()
 for _, item in ipairs(buried) do
   bury(item.id, item.f)
 end
-local ids = {}
 local token = #taken > 0 and redis.call("INCRBY", P .. "n", #taken) - #taken or 0
 for i, item in ipairs(taken) do
-  local by = {holder = holder, request = request, claim = memo, lease_ms = item.want.lease_ms, budget = item.f.max_crashes or ""}
-  hold(item.id, item.f, by, string.format("%d", token + i))
-  ids[i] = item.id
+  local id, f, mine = item.id, item.f, string.format("%d", token + i)
+  local fresh = not (f.attempt or f.rearmed)
+  local by = {holder = holder, request = request, claim = memo, lease_ms = item.want.lease_ms, budget = f.max_crashes or ""}
+  hold(id, f, by, mine)
+  runs[i + 1] = not fresh and public(id) or {
+    id, "", mine, by.lease_ms, f.run_at, f.created, f.sequence, f.priority or "0", f.origin, by.budget,
+    f.payload or "",
+  }
 end
-return public(ids)
+settle()
+tell_soonest()
+return runs

@@ -8,7 +8,8 @@
 --@include lib/clock.lua
 --@include lib/tell.lua
 --@include lib/lists.lua
-local answers = {}
+together()
+local answers, jobs = {}, {}
 for i = 1, #ARGV, 7 do
   local id, run_at, delay, priority, budget, payload, request = unpack(ARGV, i, i + 6)
   local key = P .. "r:" .. id
@@ -20,10 +21,15 @@ for i = 1, #ARGV, 7 do
       "HSET", key, "status", f.status, "sequence", f.sequence, "run_at", f.run_at, "created", moment,
       "priority", priority, "origin", request, "max_crashes", budget, "payload", payload
     )
-    redis.call("SADD", P .. "jobs", job_of(id))
+    jobs[job_of(id)] = true
     enter(id, f)
-    tell("j", job_of(id), f.run_at)
+    note(job_of(id), f.run_at)
   end
   answers[#answers + 1] = (not origin or origin == request) and 1 or 0
 end
+for job in pairs(jobs) do
+  redis.call("SADD", P .. "jobs", job)
+end
+settle()
+tell_soonest()
 return answers

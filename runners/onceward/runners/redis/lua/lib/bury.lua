@@ -8,6 +8,6 @@ local function bury(id, f)
   )
   redis.call("HDEL", P .. "r:" .. id, "lease_ms", "until", "claim", "cancel_requested")
   enter(id, f)
-  tell("j", job_of(id), "0")
+  note(job_of(id), "0")
   tell("r", id, "0")
 end

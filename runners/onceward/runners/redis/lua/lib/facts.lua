@@ -12,9 +12,10 @@ local function facts(id)
     return nil
   end
   local f = {}
-  for i, name in ipairs(FACTS) do
-    if found[i] and found[i] ~= "" then
-      f[name] = found[i]
+  for i = 1, #FACTS do
+    local value = found[i]
+    if value and value ~= "" then
+      f[FACTS[i]] = value
     end
   end
   f.run_at = f.run_at or f.created

@@ -6,8 +6,64 @@
 --   d:<job>            RUNNING, seen to lapse    score -priority                  member run_at (15), sequence (16), id
 --   e:<job>            ended                     score ended                      member sequence (16), letter, id
 -- What is in d is no longer in x; a claim moves it. f: the run's fields.
+-- A script for many runs collects its changes with together() and makes them with settle(), one command per list: each
+-- run changes its place once in a script, so the order in which they are made does not matter.
+local MOST = 2000
+local gone, come, lapsing
+
+local function together()
+  gone, come, lapsing = {}, {}, {}
+end
+
+local function drop(list, member)
+  if not gone then
+    return redis.call("ZREM", list, member)
+  end
+  local members = gone[list] or {}
+  gone[list], members[#members + 1] = members, member
+end
+
+local function put(list, score, member)
+  if not come then
+    return redis.call("ZADD", list, score, member)
+  end
+  local entries = come[list] or {}
+  local n = #entries
+  come[list], entries[n + 1], entries[n + 2] = entries, score, member
+end
+
+local function settle()
+  for list, members in pairs(gone) do
+    for i = 1, #members, MOST do
+      redis.call("ZREM", list, unpack(members, i, math.min(i + MOST - 1, #members)))
+    end
+  end
+  for list, entries in pairs(come) do
+    for i = 1, #entries, MOST do
+      redis.call("ZADD", list, unpack(entries, i, math.min(i + MOST - 1, #entries)))
+    end
+  end
+end
+
+-- True if runs of the job were seen to lapse; asked once for many.
+local function seen_lapsing(job)
+  if not lapsing then
+    return redis.call("EXISTS", P .. "d:" .. job) == 1
+  end
+  if lapsing[job] == nil then
+    lapsing[job] = redis.call("EXISTS", P .. "d:" .. job) == 1
+  end
+  return lapsing[job]
+end
+
+local jobs_of = {}
 local function job_of(id)
-  return string.match(id, "^[^:]*")
+  local job = jobs_of[id]
+  if not job then
+    job = string.match(id, "^[^:]*")
+    jobs_of[id] = job
+  end
+  return job
 end
 
 local function place_lapsed(id, f)
@@ -20,32 +76,33 @@ end
 
 local function enter(id, f)
   local job = job_of(id)
-  redis.call("ZADD", P .. "l:" .. job .. ":" .. f.status, f.sequence, id)
+  put(P .. "l:" .. job .. ":" .. f.status, f.sequence, id)
   if f.status == "scheduled" then
     local priority = f.priority or "0"
-    redis.call("ZADD", P .. "w:" .. job .. ":" .. priority, f.run_at, string.format("%016.0f", f.sequence) .. id)
-    redis.call("ZADD", P .. "p:" .. job, -priority, priority)
+    put(P .. "w:" .. job .. ":" .. priority, f.run_at, string.format("%016.0f", f.sequence) .. id)
+    put(P .. "p:" .. job, -priority, priority)
   elseif f.status == "running" then
-    redis.call("ZADD", P .. "x:" .. job, f["until"] or "+inf", id)
+    put(P .. "x:" .. job, f["until"] or "+inf", id)
   else
-    redis.call("ZADD", P .. "e:" .. job, f.ended, place_ended(id, f))
+    put(P .. "e:" .. job, f.ended, place_ended(id, f))
   end
 end
 
 local function leave(id, f)
   local job = job_of(id)
-  redis.call("ZREM", P .. "l:" .. job .. ":" .. f.status, id)
+  drop(P .. "l:" .. job .. ":" .. f.status, id)
   if f.status == "scheduled" then
     local waiting = string.format("%016.0f", f.sequence) .. id
-    redis.call("ZREM", P .. "w:" .. job .. ":" .. (f.priority or "0"), waiting)
+    drop(P .. "w:" .. job .. ":" .. (f.priority or "0"), waiting)
   elseif f.status == "running" then
-    if redis.call("ZREM", P .. "x:" .. job, id) == 0 then
-      redis.call("ZREM", P .. "d:" .. job, place_lapsed(id, f))
+    drop(P .. "x:" .. job, id)
+    if seen_lapsing(job) then
+      drop(P .. "d:" .. job, place_lapsed(id, f))
     end
     if f.claim then
-      redis.call("ZREM", P .. "h:" .. f.claim, id)
+      drop(P .. "h:" .. f.claim, id)
     end
   else
-    redis.call("ZREM", P .. "e:" .. job, place_ended(id, f))
+    drop(P .. "e:" .. job, place_ended(id, f))
   end
 end
