@@ -406,6 +406,18 @@ def test_g17_what_still_runs_at_the_end_is_given_back_and_its_late_end_is_droppe
     bench.close()
 
 
+def test_g13_what_is_given_back_keeps_its_place_in_the_queue(store: Store, clock: ManualClock) -> None:
+    order: list[str] = []
+    first, second = (Bench(store, named("a", order), settings=ServerSettings()) for _ in range(2))
+    for key in ("1", "2"):
+        first.submit("a", key)
+        clock.advance(timedelta(seconds=1))
+    first.worker.stop_claiming()
+    assert first.work() == 1, "a claim that was under way is given back"
+    assert second.work_all() == 2
+    assert order == ["1", "2"]
+
+
 def test_what_a_late_claim_brings_after_the_stop_is_given_back(store: Store) -> None:
     bench = Bench(store, named("a", ran := []))
     run = bench.submit("a")

@@ -109,9 +109,9 @@ class Attempt:
             self.end(self._badly(asyncio.CancelledError("stopped before it began")))
 
     def give_up(self) -> bool:
-        """It is given back unfinished, and its body, which may still run, is told that the lease is lost."""
+        """It is given back unfinished, at its old place; its body, if it still runs, is told that the lease is lost."""
         self.held.lost.set()
-        return self.end(CheckOut.released(self.held.lease))
+        return self.end(CheckOut.released(self.held.lease, at=self.run.run_at))
 
     def check_time(self) -> None:
         """A body that takes too long, or whose lease is lost, is told; one that can be ended from outside is."""
@@ -141,7 +141,15 @@ class Attempt:
 
     def _badly(self, error: BaseException) -> CheckOut:
         if self.timed_out and not isinstance(error, LeaseLost):
-            error = TimedOut(f"took longer than {self.plan.settings.timeout}: {type(error).__name__}: {error}")
+            said = Failure.of(error)
+            error = TimedOut(f"took longer than {self.plan.settings.timeout}: {said.type}: {said.message}")
+        try:
+            return self._ended_by(error)
+        except Exception as worse:  # an exception of the job's own making that lacks what its class promises
+            log.warning("%s: %s cannot say how the attempt ends: %r", self.run.id, type(error).__name__, worse)
+            return self._ended_by(worse)
+
+    def _ended_by(self, error: BaseException) -> CheckOut:
         return ended_by(
             error,
             lease=self.held.lease,

@@ -80,7 +80,7 @@ class Events:
         for listener in self._listeners.get(happened.event, ()):
             try:
                 listener(happened)
-            except Exception:
+            except BaseException:  # also SystemExit: it would end the loop that tells, not the process
                 log.exception("a listener for %s failed", happened.event)
 
 

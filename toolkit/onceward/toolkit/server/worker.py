@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import NamedTuple
 
-from onceward.contracts import CheckOut, Claim, OutcomeUnknown, Run, RunId, Runner, new_holder
+from onceward.contracts import CheckOut, Claim, OutcomeUnknown, Run, RunId, Runner, StoreError, new_holder
 from onceward.toolkit.jobs.launch import Launcher
 from onceward.toolkit.leasetime import lease_time
 from onceward.toolkit.renewal import Renewer
@@ -37,6 +37,8 @@ class Asked(NamedTuple):
     claim: Claim
     sent: float
     plans: Mapping[str, Plan]
+    unknown: bool = False
+    """An earlier send may have taken something: that a later one was refused says nothing about it."""
 
 
 class Worker:
@@ -90,8 +92,10 @@ class Worker:
         self._asked = asked
         try:
             runs = resend(lambda: self._executor.claim(asked.claim))
-        except OutcomeUnknown:
-            raise  # the same claim goes out again in the next round
+        except StoreError as error:
+            unknown = asked.unknown or isinstance(error, OutcomeUnknown)
+            self._asked = asked._replace(unknown=True) if unknown else None  # it goes out again in the next round
+            raise
         except BaseException:
             self._asked = None
             raise
