@@ -324,6 +324,27 @@ def test_a_body_that_never_returns_is_given_up_and_somebody_else_takes_over(stor
     bench.close()
 
 
+def test_a_body_that_stops_since_its_lease_is_lost_costs_a_crash_and_no_attempt(
+    store: Store, clock: ManualClock
+) -> None:
+    @job(name="slow", lock_lifetime=MINUTE, retry=Retry(attempts=1))
+    def slow(ctx: JobContext) -> int:
+        if ctx.attempt == 1:
+            ctx.lost.set()  # as after an outage of the store
+            ctx.raise_if_lost()
+        return ctx.attempt
+
+    bench = Bench(store, slow)
+    run = bench.submit("slow")
+    assert bench.work() == 1
+    assert (bench.run(run).status, bench.worker.running()) == (Status.RUNNING, [])
+    assert bench.events.counts()["superseded"] == 1
+    clock.advance(MINUTE)
+    assert bench.work() == 1
+    found = bench.run(run)
+    assert (found.status, found.result, found.failures, found.crashes) == (Status.SUCCEEDED, 2, 0, 1)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_child_that_a_body_forked_does_not_end_the_run(store: Store) -> None:
     reader, writer = os.pipe()

@@ -49,7 +49,7 @@ class Attempt:
         renewer: Renewer,
         launcher: Launcher,
         stopping: threading.Event,
-        on_end: Callable[[Attempt, CheckOut], object],
+        on_end: Callable[[Attempt, CheckOut | None], object],
     ) -> None:
         self.run, self.plan, self.held = run, plan, held
         self.began = lease_time()
@@ -96,8 +96,8 @@ class Attempt:
         self._leave_if_forked()
         self.end(ending)
 
-    def end(self, checkout: CheckOut) -> bool:
-        """It has ended so; False: it had ended before, and this one is dropped."""
+    def end(self, checkout: CheckOut | None) -> bool:
+        """It has ended so (None: its lease lapses); False: it had ended before, and this one is dropped."""
         if not self._ended.acquire(blocking=False):
             return False
         self._on_end(self, checkout)
@@ -139,7 +139,9 @@ class Attempt:
             return CheckOut.failed(self.held.lease, Failure.of(error))  # the work is done; again would not mend it
         return succeeded(self.held.lease, result)
 
-    def _badly(self, error: BaseException) -> CheckOut:
+    def _badly(self, error: BaseException) -> CheckOut | None:
+        if isinstance(error, LeaseLost) and self.held.lost.is_set():
+            return None  # no failure of the job's: whoever takes it over counts a crash
         if self.timed_out and not isinstance(error, LeaseLost):
             said = Failure.of(error)
             error = TimedOut(f"took longer than {self.plan.settings.timeout}: {said.type}: {said.message}")

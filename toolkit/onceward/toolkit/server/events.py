@@ -28,7 +28,7 @@ class Event(enum.StrEnum):
     """It was given back: snoozed, or the server shut down."""
     CANCEL = "cancel"
     SUPERSEDED = "superseded"
-    """It ended after its lease was lost: the store refused its end, and somebody else's counts."""
+    """It ended after its lease was lost: its end was not recorded, and that of somebody else counts."""
 
 
 _ENDINGS = {

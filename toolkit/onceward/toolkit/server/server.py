@@ -41,6 +41,7 @@ from onceward.toolkit.server.listening import Listener
 from onceward.toolkit.server.loops import Loop, LoopState
 from onceward.toolkit.server.maintenance import Maintenance
 from onceward.toolkit.server.manager import JobManager
+from onceward.toolkit.server.presence import Presence
 from onceward.toolkit.server.scanner import FileWatch, JobSource, found_jobs
 from onceward.toolkit.server.settings import ServerSettings
 from onceward.toolkit.server.signals import handled
@@ -91,6 +92,9 @@ class JobServer:
         self.ticker = Ticker(runner, self.launcher, self.manager.scheduled)
         self.maintenance = Maintenance(runner, settings.retention, lambda: self.manager.jobs().keys())
         self.files = FileWatch(self.manager.jobs().values())
+        self.presence = Presence(
+            runner, self.worker.holder, self.worker.renewer, lambda: self.manager.jobs().keys(), settings.most_held
+        )
         self.owns_runner = owns_runner
         self._needs = needs
         self._ready, self._asked = threading.Event(), threading.Event()
@@ -310,6 +314,7 @@ class JobServer:
             return
         self._open()
         self.manager.refresh()
+        self.presence.keep()
         if self.loops["start"].stopping:
             return
         for name, loop in self.loops.items():
@@ -336,6 +341,7 @@ class JobServer:
 
     def _refresh(self) -> float:
         self.follow()
+        self.presence.keep()
         return self.settings.reconcile_every.total_seconds()
 
     def _maintain(self) -> float:

@@ -152,7 +152,7 @@ class Worker:
         if _needs_minding(attempt):
             self.on_minded()
 
-    def _end(self, attempt: Attempt, checkout: CheckOut) -> None:
+    def _end(self, attempt: Attempt, checkout: CheckOut | None) -> None:
         took = attempt.took
 
         def settled(sent: CheckOut, recorded: bool) -> None:
@@ -160,7 +160,11 @@ class Worker:
             self._events.ended(attempt.run, sent, recorded=recorded, took=took)
             self.on_room()
 
-        self.flusher.add(Pending(checkout, settled))
+        if checkout is None:
+            attempt.held.stop()
+            self._events.tell(JobEvent(event=Event.SUPERSEDED, run=attempt.run, took=took))
+        else:
+            self.flusher.add(Pending(checkout, settled))
         self._capacity.give_back(attempt.run.job)
         with self._changed:
             self._attempts.discard(attempt)
