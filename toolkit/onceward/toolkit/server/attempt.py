@@ -68,6 +68,7 @@ class Attempt:
 
     def perform(self) -> None:
         """The body has run, here and now, and its end is told."""
+        ending: CheckOut | None
         try:
             with self.context.entered():
                 self._prepare()
@@ -86,6 +87,7 @@ class Attempt:
 
     async def perform_async(self) -> None:
         """The same for a coroutine function, in an event loop."""
+        ending: CheckOut | None
         try:
             with self.context.entered():
                 self._prepare()

@@ -6,10 +6,10 @@ import json
 import logging
 from collections.abc import Callable, Collection
 from datetime import timedelta
-from importlib.metadata import PackageNotFoundError, version
 
 from onceward.contracts import LockId, LockState, Runner, StoreError
 from onceward.contracts.records import Record
+from onceward.toolkit import versions
 from onceward.toolkit.locks import Lock
 from onceward.toolkit.renewal import Renewer
 
@@ -86,7 +86,7 @@ def is_server(lock: LockState) -> bool:
 
 
 def _note(jobs: Collection[str], max_concurrency: int) -> str:
-    said = {"version": installed(), "max_concurrency": max_concurrency, "jobs": sorted(jobs)}
+    said = {"version": versions.of_onceward(), "max_concurrency": max_concurrency, "jobs": sorted(jobs)}
     text = json.dumps(said, ensure_ascii=False)
     return text if len(text) <= _NOTE else json.dumps(said | {"jobs": None})
 
@@ -100,11 +100,3 @@ def _read(lock: LockState) -> ServerSeen:
         jobs=None if jobs is None else frozenset(jobs),
         max_concurrency=said.get("max_concurrency", 0),
     )
-
-
-def installed() -> str:
-    """Which version of Onceward this is."""
-    try:
-        return version("onceward")
-    except PackageNotFoundError:  # used from a source tree
-        return "unknown"
