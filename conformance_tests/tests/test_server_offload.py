@@ -79,6 +79,13 @@ def patient(ctx):
         pass
     return "finished"
 
+@job(where=Where.PROCESS, retry=ONCE)
+def forks(ctx):
+    child = os.fork()
+    if not child:
+        return "the child's"
+    return ["the parent's", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])]
+
 @job
 def note(ctx):
     return ctx.data
@@ -143,6 +150,11 @@ def test_a_result_that_cannot_be_recorded_is_no_reason_to_do_the_work_again(serv
     assert run.error is not None
     assert (run.status, run.attempt) == (Status.FAILED, 1)
     assert "{1, 2} is not accepted" in run.error.message
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_that_the_body_forked_does_not_answer_for_it(server: JobServer) -> None:
+    assert server.wait(server.launch("forks").run, PROMPT).result == ["the parent's", 0]
 
 
 def test_a_signal_to_the_whole_group_of_processes_lets_bodies_finish(server: JobServer, tmp_path: Path) -> None:

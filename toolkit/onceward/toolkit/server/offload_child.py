@@ -201,7 +201,7 @@ def main() -> None:
     target = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     source = os.fdopen(os.dup(0), "rb")
-    setup = json.loads(source.readline())
+    setup, own = json.loads(source.readline()), os.getpid()
     sys.path[:] = setup["path"]
     line = Line(source, target)
     for step in (line.listen, line.mind_signals):
@@ -213,8 +213,11 @@ def main() -> None:
         result = job.run(context)  # type: ignore[arg-type]  # the same names as JobContext
         if inspect.isawaitable(result):
             result = asyncio.run(_awaited(result))
-        line.say(op="returned", result=_recordable(result))
+        recorded = _recordable(result)
+        _leave_if_forked(own)
+        line.say(op="returned", result=recorded)
     except BaseException as error:  # also SystemExit: the server is told
+        _leave_if_forked(own)
         line.say(op="raised", **_told(error))
     sys.stderr.flush()
     os._exit(0)  # threads that the body left behind do not keep it
@@ -237,6 +240,12 @@ def _told(error: BaseException) -> dict[str, object]:
         "trace": said.trace,
         "after_ms": span_ms(after) if isinstance(after, timedelta) else None,
     }
+
+
+def _leave_if_forked(own: int) -> None:
+    """A child that the body forked, and that came back from it, has nothing to tell the server."""
+    if os.getpid() != own:
+        os._exit(0)
 
 
 def _recordable(result: Any) -> str:

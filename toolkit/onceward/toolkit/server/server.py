@@ -45,6 +45,7 @@ from onceward.toolkit.server.presence import Presence
 from onceward.toolkit.server.scanner import FileWatch, JobSource, found_jobs
 from onceward.toolkit.server.settings import ServerSettings
 from onceward.toolkit.server.signals import handled
+from onceward.toolkit.server.status import JobStatus, job_status
 from onceward.toolkit.server.ticker import Ticker
 from onceward.toolkit.server.worker import Worker
 from onceward.toolkit.waiting import wait_for_end
@@ -269,6 +270,10 @@ class JobServer:
             parked=dict(self.maintenance.parked),
             loops=loops,
         )
+
+    def status(self, job: str) -> JobStatus:
+        """How a job is, on all servers together: its latest run, its progress, its next run; asks the store."""
+        return job_status(self.runner, job)
 
     def _answered_lately(self) -> bool:
         """True if any loop that asks the store has had an answer lately."""
