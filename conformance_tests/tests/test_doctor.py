@@ -92,9 +92,10 @@ def test_what_no_server_knows_is_parked_and_what_is_disabled_waits(runner: Runne
     Launcher(runner.scheduler).launch("elsewhere", key="1")
     finding = found(runner, "queue")
     assert (finding.state, finding.facts["due"]) == (State.WRONG, 1)
-    assert "no server that lives knows this job" in finding.text
+    assert "no job server lives" in finding.text
     with JobServer.create(runner, [broken]) as server:
         assert server.wait_ready(PROMPT)
+        assert "no server that lives knows this job" in found(runner, "queue").text
         server.manager.configs.disable("broken")
         server.follow()
         server.launch("broken")

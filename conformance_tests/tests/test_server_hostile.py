@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from engine_store import PATIENCE, Bench, Flaky, close_benches, failing
@@ -102,10 +103,10 @@ def test_a_result_that_cannot_be_recorded_fails_the_run_at_once(store: MemorySto
     """The work is done, and doing it again would bring the same."""
 
     @job(name="j", retry=TWICE)
-    def body() -> object:
+    def body() -> Any:
         return result
 
-    bench = Bench(store, body)  # type: ignore[arg-type]
+    bench = Bench(store, body)
     run = bench.submit("j")
     bench.work()
     found = bench.run(run)

@@ -260,6 +260,8 @@ def _queue(found: _Seen, late: timedelta) -> Iterator[Finding]:
         state = State.WRONG
         if config is not None and not config.enabled:
             state, text = State.NOTE, f"{text}, since the job is disabled"
+        elif not found.servers:
+            text += "; no job server lives"
         elif found.unserved(job):
             text += "; no server that lives knows this job, so they are parked"
         elif waits > late:
