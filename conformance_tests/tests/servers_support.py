@@ -44,11 +44,11 @@ def available(make: Callable[[], T]) -> T:
         pytest.fail(str(error))
 
 
-def certificate(folder: Path, *, days: int = 2) -> tuple[Path, Path]:
-    """A self-signed certificate for 127.0.0.1, and its key; with a negative number of days it has expired."""
+def certificate(folder: Path, *, days: int = 2, host: str = "IP:127.0.0.1") -> tuple[Path, Path]:
+    """A self-signed certificate for ``host``, and its key; with a negative number of days it has expired."""
     openssl = available(lambda: find_binary("openssl", advice="it makes the certificate for this test"))
     made, key, request, extra = (folder / name for name in ("cert.pem", "key.pem", "request.pem", "extra"))
-    extra.write_text("subjectAltName=IP:127.0.0.1\n")
+    extra.write_text(f"subjectAltName={host}\n")
     curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
     sign = ("-signkey", str(key), "-days", str(days), "-extfile", str(extra))
     for words in (

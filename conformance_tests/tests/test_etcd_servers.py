@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from certificate_support import certificate
 from etcd_support import fresh, opened, own_server, shared_url
 from servers_support import certificate
 

@@ -96,6 +96,14 @@ def test_job_server_etl_goes_through_its_phases_and_a_retry_launches_nothing_twi
     assert "transform needed 2 attempts" in said
 
 
+def test_job_server_content_keyed_jobs_are_done_once_however_often_they_are_created() -> None:
+    said = run("content_keyed.py")
+    assert "1,000 jobs, created twice, are done in 1000 executions" in said
+    assert "priorities: ['high', 'low']" in said
+    assert "40 executions: 10 reports" in said
+    assert "done by a worker that watches: late" in said
+
+
 def test_job_server_fan_out_runs_each_part_once() -> None:
     said = run("fan_out.py")
     assert "the batch needed 2 attempts" in said

@@ -53,7 +53,9 @@ from onceward.contracts import (
 )
 from onceward.runners.mongodb import TYPE, MongoStore, checkins, documents
 from onceward.runners.mongodb.errors import translated
+from onceward.runners.mongodb.link import Docs
 from onceward.runners.mongodb.options import options_of
+from onceward.runners.mongodb.terms import Doc
 
 LONG = timedelta(hours=1)
 BRIEF = timedelta(milliseconds=40)
@@ -192,6 +194,49 @@ def test_g1_a_claim_that_takes_longer_than_its_lease_has_each_run_once() -> None
     found = store.claim(Claim.of("job", holder="bob", lease=timedelta(seconds=30), limit=3))
     assert [(run.key, run.attempt) for run in found] == [("fine", 1)]
     store.close()
+
+
+class _Piecemeal:
+    """The collection, whose aggregations read each of their parts at a moment of its own: more is not promised."""
+
+    def __init__(self, runs: Docs, between: Callable[[int], None]) -> None:
+        self._runs, self._between = runs, between
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._runs, name)
+
+    def aggregate(self, stages: list[Doc]) -> Iterator[Doc]:
+        parts = [[stage for stage in stages if "$unionWith" not in stage]]
+        parts += [stage["$unionWith"]["pipeline"] for stage in stages if "$unionWith" in stage]
+        for place, part in enumerate(parts):
+            self._between(place)
+            yield from self._runs.aggregate(part)
+
+
+@pytest.mark.parametrize("moment", range(4))
+def test_g13_a_lease_that_is_seen_to_lapse_in_the_middle_of_a_look_keeps_its_turn(moment: int) -> None:
+    """Of a job with one place: the run whose server died comes first, whenever another process notices that."""
+    clock = OneClock()
+    store, other = (ClockedMongoStore(shared_url(), namespace, clock) for namespace in [new_request()] * 2)
+    store.open()
+    other.open()
+    alone = Want(job="job", max_running=1)
+    store.submit([RunSpec.of("job", "first"), RunSpec.of("job", "second")])
+    assert [run.key for run in other.claim(claim(1, alone, lease=timedelta(seconds=30)))] == ["first"]
+    seen: list[int] = []
+
+    def between(place: int) -> None:
+        if place == moment and not seen:
+            seen.append(place)
+            clock.advance(timedelta(minutes=1))
+            other._queue_lapsed(None)  # the first half of somebody else's claim
+
+    store._link._runs = _Piecemeal(store._link.runs, between)  # type: ignore[assignment]
+    taken = [run.key for run in store.claim(claim(1, alone))]
+    assert seen, "the look has fewer parts than that"
+    assert taken in ([], ["first"])
+    store.close()
+    other.close()
 
 
 def test_g12_the_limit_holds_while_many_claim_at_once(store: MongoStore) -> None:

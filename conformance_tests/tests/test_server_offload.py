@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -18,7 +19,7 @@ from onceward.toolkit.server.scanner import source_of
 
 JOBS = """
 import os, sys, time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from onceward.toolkit.jobs import Cancel, FatalError, Job, Retry, RetryableError, Where, job
 
 ONCE = Retry(attempts=1)
@@ -28,11 +29,13 @@ def facts(ctx):
     print("to whom it may concern")
     ctx.progress(3, 2, "two of three")
     ctx.touch()
-    child = ctx.launch("note", {"from": ctx.key})
+    child = ctx.launch("note", {"from": ctx.key}, run_at=datetime.now(UTC) - timedelta(hours=1))
     with ctx.once("step") as step:
         if step.first:
             step.result = "done"
-    ctx.raise_if_lost()
+    with ctx.fenced() as token:
+        assert token == ctx.token
+    assert timedelta(0) < ctx.time_remaining() <= timedelta(minutes=2)
     return {"pid": os.getpid(), "data": ctx.data, "attempt": ctx.attempt, "new": child.new, "step": step.result}
 
 @job(where=Where.PROCESS, retry=ONCE)
@@ -63,6 +66,26 @@ def polite(ctx):
         pass
     return "stopped when asked"
 
+@job(where=Where.PROCESS, retry=Retry(attempts=3, delay=timedelta(0)))
+def unrecordable(ctx):
+    return {1, 2}
+
+@job(where=Where.PROCESS, retry=ONCE)
+def patient(ctx):
+    with open(ctx.data + ".new", "w") as file:
+        file.write(str(os.getpid()))
+    os.rename(ctx.data + ".new", ctx.data)
+    while not ctx.stopping.wait(0.02):
+        pass
+    return "finished"
+
+@job(where=Where.PROCESS, retry=ONCE)
+def forks(ctx):
+    child = os.fork()
+    if not child:
+        return "the child's"
+    return ["the parent's", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])]
+
 @job
 def note(ctx):
     return ctx.data
@@ -88,6 +111,7 @@ def test_a_body_has_its_context_in_its_own_process(server: JobServer) -> None:
     assert run.progress is not None
     assert run.progress.message == "two of three"
     [child] = server.runner.lifecycle.runs(RunQuery(job="note"))
+    assert child.run_at < child.created
     assert server.wait(child.id, PROMPT).result == {"from": "k"}
     assert server.wait(server.launch("later", 7).run, PROMPT).result == 7
 
@@ -121,12 +145,37 @@ def test_a_process_that_dies_fails_its_run_and_nothing_else(server: JobServer) -
     assert server.wait(server.launch("later", 1).run, PROMPT).result == 1
 
 
+def test_a_result_that_cannot_be_recorded_is_no_reason_to_do_the_work_again(server: JobServer) -> None:
+    run = server.wait(server.launch("unrecordable").run, PROMPT)
+    assert run.error is not None
+    assert (run.status, run.attempt) == (Status.FAILED, 1)
+    assert "{1, 2} is not accepted" in run.error.message
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_that_the_body_forked_does_not_answer_for_it(server: JobServer) -> None:
+    assert server.wait(server.launch("forks").run, PROMPT).result == ["the parent's", 0]
+
+
+def test_a_signal_to_the_whole_group_of_processes_lets_bodies_finish(server: JobServer, tmp_path: Path) -> None:
+    """As service managers send it; the server's own SIGTERM comes after it has said why, and ends the body."""
+    began = tmp_path / "pid"
+    run = server.launch("patient", str(began)).run
+    await_file(began)
+    os.kill(int(began.read_text()), signal.SIGTERM)
+    assert server.wait(run, PROMPT).result == "finished"
+
+
+def await_file(path: Path) -> None:
+    pause = threading.Event()
+    while not path.exists():
+        pause.wait(0.02)
+
+
 def asked_to_stop(server: JobServer, job: str, began: Path) -> RunId:
     """A run that has begun, as its file says, and is asked to stop."""
     run = server.launch(job, str(began)).run
-    pause = threading.Event()
-    while not began.exists():
-        pause.wait(0.02)
+    await_file(began)
     server.runner.scheduler.cancel(run)
     server.worker.running()[0].held.touch()
     return run
@@ -150,9 +199,5 @@ def test_a_job_that_no_process_could_load_says_so() -> None:
 
     with pytest.raises(InvalidRequest, match="where"):
         source_of(local)
-    with JobServer.create("memory://", [local]) as server:
-        run = server.launch("local", key="k").run
-        while (found := server.runner.executor.check(run)) is None or found.error is None:
-            pass
-        assert found.error.type == "InvalidRequest"
-        assert found.id == RunId("local", "k")
+    with pytest.raises(InvalidRequest, match="local"):
+        JobServer.create("memory://", [local])

@@ -14,6 +14,7 @@ from waiting import PATIENCE
 from onceward.contracts import InvalidRequest, Json, Runner, Status, Store
 from onceward.runners.clock import ManualClock
 from onceward.toolkit.jobs import Job, JobContext, Retry
+from onceward.toolkit.schedules import parse
 from onceward.toolkit.server import JobQueue, JobRunner
 
 PROMPT = timedelta(seconds=PATIENCE)
@@ -190,3 +191,18 @@ def test_the_job_runner_has_the_seed_s_methods(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="schedule"):
         runner.update_schedule("api:report", "never ever")
     assert runner.close().clean
+
+
+def test_a_schedule_that_names_no_zone_has_the_job_s() -> None:
+    class Nightly(Job):
+        schedule = "0 3 * * *"
+        timezone = "Europe/Vienna"
+
+    runner = JobRunner("memory://")
+    runner.create_job("nightly", Nightly)
+    for schedule in ("0 4 * * *", {"type": "schedule", "value": "0 4 * * *"}):
+        runner.update_schedule("nightly", schedule)
+        settings = runner.server.manager.settings("nightly")
+        assert settings is not None
+        assert settings.schedule == parse("0 4 * * *", timezone="Europe/Vienna")
+    runner.close()

@@ -295,6 +295,9 @@ def test_overrides_apply_at_once_and_one_that_cannot_be_names_its_field(store: S
         ({"priorty": 1}, "priorty"),
         ({"schedule": "61 * * * *"}, "schedule"),
         ({"retry": 1}, "retry"),
+        ({"timezone": "Mars/Phobos"}, "timezone"),
+        ({"schedule": "every 2 hours", "timezone": "Mars/Phobos"}, "timezone"),
+        ({"schedule": parse("every 2 hours").to_dict(), "timezone": "Mars/Phobos"}, "timezone"),
     ]:
         with pytest.raises(InvalidRequest) as refused:
             configs.override("hourly", document)

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import etcd_support
+import mongodb_support
 import pytest
+import zookeeper_support
 from msgspec import structs
 from redis_support import shared_url
 
 from onceward.conformance.engine.effects import Body, Effect
 from onceward.conformance.engine.soak import SoakPlan, soak
 from onceward.conformance.engine.verdict import Ends, judge
-from onceward.conformance.harness import Harness, MemoryHarness, SqliteHarness, UrlHarness
+from onceward.conformance.harness import (
+    Harness,
+    MemoryHarness,
+    SqliteHarness,
+    UrlHarness,
+    harness_for_url,
+    load_target,
+)
 from onceward.contracts import Run, RunId, Status, StoreMisconfigured
 from onceward.toolkit.jobs.launch import occurrence_key
 
@@ -22,9 +33,20 @@ SMALL = SoakPlan(runs=120, kills=1, pauses=1, lease=timedelta(seconds=2), patien
 NOBODY = Ends(died={}, paused=frozenset())
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+SERVERS: dict[str, Callable[[], str]] = {
+    "redis": shared_url,
+    "mongodb": mongodb_support.shared_url,
+    "etcd": etcd_support.shared_url,
+    "zookeeper": zookeeper_support.shared_url,
+}
+
+
+@pytest.fixture(params=["sqlite", *SERVERS])
 def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harness]:
-    found = SqliteHarness(tmp_path / "soak.db") if request.param == "sqlite" else UrlHarness(shared_url())
+    if request.param == "sqlite":
+        found: Harness = SqliteHarness(tmp_path / "soak.db")
+    else:
+        found = harness_for_url(SERVERS[request.param]())
     yield found
     found.close()
 
@@ -37,7 +59,17 @@ def test_three_servers_under_fire_end_every_run_once(harness: Harness) -> None:
     assert report.judged.runs >= SMALL.runs
     assert report.judged.takeovers > 0
     assert report.faults["server process killed (SIGKILL)"] == 1
+    assert report.faults["server process stopped past its lease (SIGSTOP)"] == 1
     assert report.faults["server process ended by its job"] >= 1
+
+
+@pytest.mark.timeout(180)
+def test_where_no_other_process_can_reach_the_store_servers_are_threads_that_are_cut_off() -> None:
+    report = soak(MemoryHarness(), structs.replace(SMALL, runs=600, kills=2))
+    assert report.judged.problems == ()
+    assert report.stuck == 0
+    assert report.judged.runs >= 600
+    assert report.faults == {"server cut off for good": 2, "server cut off past its lease": 1}
 
 
 @pytest.mark.timeout(240)
@@ -49,9 +81,19 @@ def test_messages_may_be_lost_and_late_too() -> None:
     assert any("lost" in fault or "reset" in fault for fault in report.faults), report.faults
 
 
-def test_a_store_that_processes_cannot_share_is_refused() -> None:
-    with pytest.raises(StoreMisconfigured, match="shared"):
-        soak(MemoryHarness(), SMALL)
+def test_messages_that_go_nowhere_cannot_be_lost() -> None:
+    with pytest.raises(StoreMisconfigured, match="listens"):
+        soak(MemoryHarness(), structs.replace(SMALL, messages=True))
+
+
+def test_a_store_may_be_named_and_a_server_of_it_is_started() -> None:
+    shared_url()  # or the test is skipped
+    assert isinstance(load_target("memory"), MemoryHarness)
+    with closing(load_target("sqlite")) as harness:
+        assert isinstance(harness, SqliteHarness)
+    assert load_target("redis").name == shared_url()
+    with pytest.raises(StoreMisconfigured, match="zookeeper"):
+        load_target("oracle")
 
 
 # -- the verdict ----------------------------------------------------------------------------------------------------

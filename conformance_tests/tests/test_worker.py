@@ -316,6 +316,27 @@ def test_a_body_that_never_returns_is_given_up_and_somebody_else_takes_over(stor
     bench.close()
 
 
+def test_a_body_that_stops_since_its_lease_is_lost_costs_a_crash_and_no_attempt(
+    store: Store, clock: ManualClock
+) -> None:
+    @job(name="slow", lock_lifetime=MINUTE, retry=Retry(attempts=1))
+    def slow(ctx: JobContext) -> int:
+        if ctx.attempt == 1:
+            ctx.lost.set()  # as after an outage of the store
+            ctx.raise_if_lost()
+        return ctx.attempt
+
+    bench = Bench(store, slow)
+    run = bench.submit("slow")
+    assert bench.work() == 1
+    assert (bench.run(run).status, bench.worker.running()) == (Status.RUNNING, [])
+    assert bench.events.counts()["superseded"] == 1
+    clock.advance(MINUTE)
+    assert bench.work() == 1
+    found = bench.run(run)
+    assert (found.status, found.result, found.failures, found.crashes) == (Status.SUCCEEDED, 2, 0, 1)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_child_that_a_body_forked_does_not_end_the_run(store: Store) -> None:
     reader, writer = os.pipe()
@@ -396,6 +417,18 @@ def test_g17_what_still_runs_at_the_end_is_given_back_and_its_late_end_is_droppe
     assert lost == [True]
     assert bench.run(run).attempt == 1
     bench.close()
+
+
+def test_g13_what_is_given_back_keeps_its_place_in_the_queue(store: Store, clock: ManualClock) -> None:
+    order: list[str] = []
+    first, second = (Bench(store, named("a", order), settings=ServerSettings()) for _ in range(2))
+    for key in ("1", "2"):
+        first.submit("a", key)
+        clock.advance(timedelta(seconds=1))
+    first.worker.stop_claiming()
+    assert first.work() == 1, "a claim that was under way is given back"
+    assert second.work_all() == 2
+    assert order == ["1", "2"]
 
 
 def test_what_a_late_claim_brings_after_the_stop_is_given_back(store: Store) -> None:

@@ -8,8 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from certificate_support import certificate
-from servers_support import available
+from servers_support import available, certificate
 from zookeeper_support import fresh, own_server
 
 from onceward.conformance.servers.process import free_port

@@ -32,6 +32,7 @@ def conform(
         str,
         typer.Argument(
             help="A store's URL (sqlite:///x.db, memory://), or module:harness, or servers that are started for it: "
+            "redis, mongodb, etcd, zookeeper, "
             "cluster://mongodb, cluster://etcd, cluster://zookeeper, cluster://redis-sentinel, cluster://redis-cluster "
             "(or one server: cluster://mongodb-alone, cluster://redis-alone)."
         ),

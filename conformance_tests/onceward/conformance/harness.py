@@ -47,6 +47,16 @@ _DIALECTS = {
     "zookeeper": ("zookeeper", 2181),
 }
 
+#: Stores by their bare name, and what starts a server of theirs.
+_OWN: Mapping[str, str | None] = {
+    "memory": None,
+    "sqlite": None,
+    "redis": "onceward.conformance.servers.redis:redis_url",
+    "mongodb": "onceward.conformance.servers.mongodb:mongodb_url",
+    "etcd": "onceward.conformance.servers.etcd:etcd_url",
+    "zookeeper": "onceward.conformance.servers.zookeeper:zookeeper_url",
+}
+
 SHORTEST_WAIT = timedelta(milliseconds=40)
 
 
@@ -331,9 +341,14 @@ def harness_for_url(url: str) -> Harness:
 def load_target(target: str) -> Harness:
     """The harness that a command line names: a URL, or ``module:attribute`` of a Harness, its class, or its maker.
 
+    A store's bare name (``redis``) is a server of our own that lives as long as this process, or the one that the
+    environment names for tests.
+
     Raises:
-        StoreMisconfigured: it is neither; says what was looked for.
+        StoreMisconfigured: it is none of these; says what was looked for.
     """
+    if target in _OWN:
+        return _own_server(target)
     if "://" in target:
         return harness_for_url(target)
     found = resolve(target)
@@ -348,6 +363,17 @@ def load_target(target: str) -> Harness:
     return made
 
 
+def _own_server(name: str) -> Harness:
+    from onceward.conformance.servers.process import ServerMissing
+
+    if _OWN[name] is None:
+        return MemoryHarness() if name == "memory" else SqliteHarness()
+    try:
+        return harness_for_url(str(cast(Callable[[], object], resolve(str(_OWN[name])))()))
+    except ServerMissing as error:
+        raise StoreMisconfigured(f"{name} cannot be started: {error}") from error
+
+
 def resolve(target: str) -> object:
     """What ``module:attribute`` names.
 
@@ -356,7 +382,10 @@ def resolve(target: str) -> object:
     """
     module, mark, attribute = target.partition(":")
     if not mark or not module or not attribute:
-        raise StoreMisconfigured(f"{target!r} is neither a URL (memory://) nor module:attribute (my.tests:MyHarness)")
+        raise StoreMisconfigured(
+            f"{target!r} is neither a URL (memory://), nor module:attribute (my.tests:MyHarness), "
+            f"nor the name of a store ({', '.join(_OWN)})"
+        )
     try:
         found: object = importlib.import_module(module)
         for part in attribute.split("."):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import closing
 from typing import Annotated
 
 import typer
@@ -17,7 +18,14 @@ from onceward.toolkit.durations import parse_duration
 
 @answering
 def soak(
-    target: Annotated[str, typer.Argument(help="A store's URL (sqlite:///x.db), or module:harness.")],
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="A store's URL (sqlite:///x.db); or the name of a store, of which a server is started (memory, "
+            "sqlite, redis, mongodb, etcd, zookeeper); or servers that copy each other (cluster://mongodb); "
+            "or module:harness."
+        ),
+    ],
     servers: Annotated[int, typer.Option(min=1, help="So many server processes at a time.")] = 3,
     runs: Annotated[int, typer.Option(min=1, help="So many runs of mixed jobs.")] = 5_000,
     kills: Annotated[int, typer.Option(min=0, help="So many servers are killed, and replaced.")] = 10,
@@ -57,7 +65,8 @@ def soak(
     except StoreError as error:
         complain(error)
         return Exit.USAGE
-    report = soak_store(harness, plan, on_progress=_Lines(runs))
+    with closing(harness):
+        report = soak_store(harness, plan, on_progress=_Lines(runs))
     if as_json:
         print_json({"ok": report.ok, **msgspec.to_builtins(report)})
         return Exit.OK if report.ok else Exit.NO

@@ -120,9 +120,17 @@ class Failure(Record, frozen=True, kw_only=True):
         """Describe an exception; text that no store could hold is replaced, and very long text is cut."""
         return cls(
             type=checks.storable(type(error).__name__, 256),
-            message=checks.storable(str(error), 4_000),
+            message=checks.storable(_said(error), 4_000),
             trace=None if trace is None else checks.storable(trace, 16_000),
         )
+
+
+def _said(error: BaseException) -> str:
+    """The message of an exception, also of one that fails to say it: its end has to be recorded all the same."""
+    try:
+        return str(error)
+    except Exception as worse:
+        return f"(no message: {type(worse).__name__} while it was made)"
 
 
 class Progress(Record, frozen=True, kw_only=True):

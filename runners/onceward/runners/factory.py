@@ -99,6 +99,11 @@ def make_runner(source: Source = None, *, namespace: str | None = None) -> Runne
     return _build(_resolve(source), namespace)
 
 
+def kind_of(source: Source = None) -> RunnerType:
+    """Which kind of runner a source names; see ``open_runner``. No driver is imported."""
+    return runner_type(_resolve(source).type)
+
+
 def _build(found: _Found, namespace: str | None) -> Runner:
     chosen = namespace if namespace is not None else found.namespace
     chosen = chosen if chosen is not None else DEFAULT_NAMESPACE

@@ -30,9 +30,15 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Journal:
-    """Writes effects; a line is one write, so that lines of several processes do not mix."""
+    """Writes effects; a line is one write, so that lines of several processes do not mix.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: of the file, shared by all servers.
+        server: what stands for this one; None: its process's id.
+    """
+
+    def __init__(self, path: Path, server: int | None = None) -> None:
+        self._server = os.getpid() if server is None else server
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
     def note(self, what: str, ctx: JobContext) -> None:
@@ -40,7 +46,7 @@ class Journal:
         effect = Effect(
             what=what,
             at=time.monotonic(),
-            pid=os.getpid(),
+            pid=self._server,
             job=ctx.job,
             key=ctx.key,
             attempt=ctx.attempt,

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import random
-import signal
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +17,7 @@ import msgspec
 from onceward.conformance.engine import effects
 from onceward.conformance.engine.child import SetUp
 from onceward.conformance.engine.jobs import MIX, Crashing
+from onceward.conformance.engine.members import Member, ProcessMember, ThreadMember
 from onceward.conformance.engine.verdict import Ends, Judged, judge
 from onceward.conformance.faults import DIALECTS, AtRandom, Fate, Proxy, Way
 from onceward.conformance.faults.soak import PAST_THE_LEASE
@@ -85,51 +83,10 @@ class SoakReport(Record, frozen=True, kw_only=True):
         return not self.judged.problems and not self.stuck
 
 
-class Member:
-    """One server process."""
-
-    def __init__(self, setup: SetUp) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "onceward.conformance.engine.child"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-        )
-        assert self.process.stdin is not None
-        self.process.stdin.write(msgspec.json.encode(setup) + b"\n")
-        self.process.stdin.flush()
-        self.died: float | None = None
-        self._waiter = threading.Thread(target=self._wait, daemon=True)
-        self._waiter.start()
-
-    @property
-    def alive(self) -> bool:
-        """True while it runs."""
-        return self.died is None
-
-    def _wait(self) -> None:
-        self.process.wait()
-        self.died = time.monotonic()  # noted at once, since verdicts depend on it
-
-    def kill(self) -> None:
-        """It is gone, in the middle of whatever it did."""
-        self.process.kill()
-        self._waiter.join()
-
-    def end(self) -> None:
-        """It has shut down; or it is killed."""
-        if self.alive:
-            self.process.send_signal(signal.SIGTERM)
-        self._waiter.join(20)
-        if self.alive:
-            self.kill()
-        if self.process.stdin is not None:
-            self.process.stdin.close()
-
-
 class Soak:
     """The servers, and what is done to them."""
 
-    def __init__(self, plan: SoakPlan, opening: Opening, runner: Runner, folder: Path) -> None:
+    def __init__(self, plan: SoakPlan, opening: Opening | None, runner: Runner, folder: Path) -> None:
         self.plan, self.runner = plan, runner
         self.journal = folder / "effects.jsonl"
         self.setup = SetUp(
@@ -139,6 +96,7 @@ class Soak:
             concurrency=plan.concurrency,
             ticking=plan.ticking,
         )
+        self._alone = opening is None
         self.members: list[Member] = []
         self.died: dict[int, float] = {}
         self.paused: set[int] = set()
@@ -152,7 +110,8 @@ class Soak:
         """All runs are in the queue, in a random order."""
         names = [kind.__name__ for kind, share in MIX.items() for _ in range(share)]
         kinds = [self._random.choice(names) for _ in range(self.plan.runs)]
-        for place in range(max(1, self.plan.runs * _CRASHING_PER_CENT // 100)):
+        crashing = 0 if self._alone else max(1, self.plan.runs * _CRASHING_PER_CENT // 100)
+        for place in range(crashing):
             kinds[place * 7 % len(kinds)] = Crashing.__name__
         self._random.shuffle(kinds)
         launcher = Launcher(self.runner.scheduler)
@@ -168,7 +127,7 @@ class Soak:
 
     def run(self, on_progress: Callable[[int], None]) -> int:
         """Everything has ended, or nothing moves any more; how many runs have not ended."""
-        self.members = [Member(self.setup) for _ in range(self.plan.servers)]
+        self.members = [self._member() for _ in range(self.plan.servers)]
         moved, next_deed = time.monotonic(), self._pause()
         while True:
             left = self._unended()
@@ -204,7 +163,7 @@ class Soak:
         for place, member in enumerate(self.members):
             if not member.alive:
                 self._gone(member, "server process ended by its job")
-                self.members[place] = Member(self.setup)
+                self.members[place] = self._member()
 
     def _torment(self, deed: str) -> None:
         victim = self._random.choice([member for member in self.members if member.alive] or [None])
@@ -212,20 +171,20 @@ class Soak:
             return
         if deed == "kill":
             victim.kill()
-            self._gone(victim, "server process killed (SIGKILL)")
-            self.members[self.members.index(victim)] = Member(self.setup)
+            self._gone(victim, victim.killed)
+            self.members[self.members.index(victim)] = self._member()
             return
-        self.paused.add(victim.process.pid)
-        victim.process.send_signal(signal.SIGSTOP)
-        time.sleep(self.plan.lease.total_seconds() * 1.3)
-        victim.process.send_signal(signal.SIGCONT)
-        self.faults["server process stopped past its lease (SIGSTOP)"] += 1
+        self.paused.add(victim.number)
+        victim.pause(self.plan.lease.total_seconds() * 1.3)
+        self.faults[victim.paused] += 1
+
+    def _member(self) -> Member:
+        return ThreadMember(self.setup, self.runner) if self._alone else ProcessMember(self.setup)
 
     def _gone(self, member: Member, how: str) -> None:
         assert member.died is not None  # it is not alive
-        self.died[member.process.pid] = member.died
-        if member.process.stdin is not None:
-            member.process.stdin.close()
+        self.died[member.number] = member.died
+        member.close()
         self.faults[how] += 1
 
 
@@ -234,27 +193,40 @@ def soak(
 ) -> SoakReport:
     """Everything was run, and judged.
 
+    Where no other process can reach the store, servers are threads of this one: instead of being killed they are cut
+    off from the store, and no job ends its process.
+
     Raises:
-        StoreMisconfigured: the store cannot be shared between processes.
+        StoreMisconfigured: messages were to be lost, and the harness does not know where they go.
     """
     plan = plan or SoakPlan()
     began = time.monotonic()
     with harness.timed_runner() as runner, tempfile.TemporaryDirectory(prefix="onceward-soak-") as folder:
         with _reached(harness, plan) as (through, faults):
-            opening = through.opening(runner)
-            if opening is None:
-                raise StoreMisconfigured(f"{harness.name} is not shared by processes; take for example sqlite:///x.db")
-            state = Soak(plan, opening, runner, Path(folder))
+            state = Soak(plan, through.opening(runner), runner, Path(folder))
             state.submit()
-            try:
-                stuck = state.run(on_progress)
-            finally:
-                state.close()
+            with _quiet():
+                try:
+                    stuck = state.run(on_progress)
+                finally:
+                    state.close()
             state.faults.update(faults)
         runs = [run for run in _all(runner) if not _late(run)]
         ends = Ends(died=state.died, paused=frozenset(state.paused))
         judged = judge(runs, effects.read(state.journal), ends)
     return SoakReport(judged=judged, stuck=stuck, seconds=time.monotonic() - began, faults=dict(state.faults))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Servers that are threads of this process do not log: their jobs fail on purpose."""
+    log = logging.getLogger("onceward")
+    before = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 @contextmanager

@@ -132,10 +132,15 @@ def _order(runs: Sequence[Run], bodies: Sequence[Body]) -> Iterable[str]:
     """G13: runs of one job that were all due began by priority, then by submission."""
     wanted = sorted((run for run in runs if run.job == "Ordered"), key=lambda run: (-run.priority, run.sequence))
     began = list(dict.fromkeys(body.begin.key for body in bodies if body.begin.job == "Ordered"))
-    for right, found in zip([run.key for run in wanted], began, strict=False):
-        if right != found:
-            yield f"G13: Ordered/{found} began when it was Ordered/{right}'s turn"
+    for right, found in zip(wanted, began, strict=False):
+        if right.key != found:
+            yield f"G13: Ordered/{found} began when it was Ordered/{right.key}'s turn, whose attempts {_history(right)}"
             return
+
+
+def _history(run: Run) -> str:
+    """How a run's attempts went, for the reader of a problem."""
+    return ", ".join(f"#{each.number} began {each.started:%H:%M:%S.%f}: {each.ending}" for each in run.attempts)
 
 
 def _occurrences(runs: Sequence[Run]) -> Iterable[str]:

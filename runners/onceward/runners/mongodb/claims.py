@@ -111,9 +111,11 @@ class ClaimPart(Base, Executor):
             for job in some:
                 want = limits.get(job)
                 view.asked[job] = _most(want, limit)
-                pipelines.append(self._next(job, view.asked[job]))
+                # Each part is read at a moment of its own. What gave its place back before the places were read stands
+                # in the queue then (G13); who takes one after that leaves no such place to this claim (G12).
                 if want is not None and want.max_running is not None:
                     pipelines.append(self._live(job, want.max_running))
+                pipelines.append(self._next(job, view.asked[job]))
             stages = [*self._mine(request), *({"$unionWith": {"coll": "runs", "pipeline": each}} for each in pipelines)]
             with self._link.reading():
                 for shown in self._link.runs.aggregate(stages):

@@ -59,7 +59,7 @@ class LifecyclePart(Base, Lifecycle):
         try:
             members = self._members()
         except StoreError as error:
-            return Health(ok=False, latency=timedelta(0), details=details | {"error": str(error)})
+            return Health(ok=False, latency=timedelta(0), details=details | {"reason": str(error)})
         latency = timedelta(seconds=time.monotonic() - started)
         return Health(ok=True, latency=latency, details=details | {"members": members})
 

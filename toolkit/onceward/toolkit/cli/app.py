@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
 from typing import Annotated
 
 import typer
 
-from onceward.toolkit.cli import change, demo, look, serve
+from onceward.toolkit import versions
+from onceward.toolkit.cli import change, demo, doctor, look, serve
 from onceward.toolkit.cli.answers import EXIT_CODES, answering
 from onceward.toolkit.cli.options import JsonOption, NamespaceOption, Place, RunnerOption
 from onceward.toolkit.cli.output import print_json
@@ -35,6 +34,7 @@ def build() -> typer.Typer:
     app.command()(serve.disable)
     app.command()(serve.retry)
     app.command()(serve.discard)
+    app.command()(doctor.doctor)
     app.command()(look.runs)
     app.command()(look.show)
     app.command()(look.locks)
@@ -50,14 +50,14 @@ def build() -> typer.Typer:
 def version(as_json: JsonOption = False) -> None:
     """Say which version of Onceward this is."""
     if as_json:
-        print_json({"onceward": _version()})
+        print_json({"onceward": versions.of_onceward()})
     else:
-        print(_version())  # noqa: T201  this is the command line
+        print(versions.of_onceward())  # noqa: T201  this is the command line
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(_version())  # noqa: T201  this is the command line
+        print(versions.of_onceward())  # noqa: T201  this is the command line
         raise typer.Exit
 
 
@@ -70,10 +70,3 @@ def _start(
     ] = False,
 ) -> None:
     context.obj = Place(runner=runner, namespace=namespace)
-
-
-def _version() -> str:
-    try:
-        return installed_version("onceward")
-    except PackageNotFoundError:  # used from a source tree
-        return "unknown"

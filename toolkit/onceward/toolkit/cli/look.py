@@ -91,13 +91,16 @@ def show(
 @answering
 def locks(
     context: typer.Context,
+    every: Annotated[bool, typer.Option("--all", help="Also those by which job servers say that they live.")] = False,
     as_json: JsonOption = False,
     runner: RunnerOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
     """List the locks that are held, also lapsed ones that nobody has taken since; with --json one per line."""
+    from onceward.toolkit.server.presence import is_server
+
     with open_place(context, runner, namespace) as place:
-        found = place.lifecycle.locks()
+        found = [lock for lock in place.lifecycle.locks() if every or not is_server(lock)]
     if as_json:
         for lock in found:
             print_json(lock_fields(lock))

@@ -28,7 +28,7 @@ from onceward.toolkit.schedules import Misfire, Overlap, Source
 if TYPE_CHECKING:
     from onceward.toolkit.jobs.context import JobContext
 
-Body: TypeAlias = "Callable[[JobContext], Json] | Callable[[JobContext], Awaitable[Json]] | Callable[[], Json]"
+Body: TypeAlias = "Callable[[JobContext], Json | Awaitable[Json]] | Callable[[], Json | Awaitable[Json]]"
 
 
 class Job:

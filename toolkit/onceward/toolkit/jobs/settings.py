@@ -13,6 +13,7 @@ from onceward.contracts.times import span_ms
 from onceward.toolkit.jobs.retry import Retry, duration
 from onceward.toolkit.schedules import Misfire, MisfirePolicy, Overlap, Schedule, parse
 from onceward.toolkit.schedules.policies import MAX_LIMIT
+from onceward.toolkit.zones import time_zone
 
 #: Names of jobs leave room for the prefixes of the documents about them.
 MAX_JOB_NAME_BYTES = 200
@@ -148,8 +149,8 @@ class JobSettings(Record, frozen=True, kw_only=True):
         source, timezone = document.get("schedule", present), document.get("timezone")
         if timezone is None and self.schedule is not None:
             timezone = self.schedule.timezone
-        if timezone is not None and not isinstance(timezone, str):
-            raise InvalidRequest("timezone", timezone, "the name of an IANA time zone, such as 'Europe/Vienna'")
+        if timezone is not None:
+            timezone = time_zone(timezone).key  # type: ignore[arg-type]  # it refuses what is no name of one
         if "timezone" in document and "schedule" not in document and present is not None:
             source = {**present, "timezone": timezone}
         return read_schedule(source, timezone)

@@ -8,8 +8,9 @@ from onceward.toolkit.server.oneoff import OneOffJobs
 from onceward.toolkit.server.queue import JobQueue
 from onceward.toolkit.server.server import JobServer
 from onceward.toolkit.server.settings import Retention, ServerSettings
+from onceward.toolkit.server.status import JobStatus
 
 __all__ = [
-    "Event", "JobEvent", "JobManager", "JobQueue", "JobRunner", "JobServer", "OneOffJobs", "Retention",
-    "ServerHealth", "ServerSettings", "ShutdownReport",
+    "Event", "JobEvent", "JobManager", "JobQueue", "JobRunner", "JobServer", "JobStatus", "OneOffJobs",
+    "Retention",    "ServerHealth", "ServerSettings", "ShutdownReport",
 ]  # fmt: skip

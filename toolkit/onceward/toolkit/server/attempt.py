@@ -49,7 +49,7 @@ class Attempt:
         renewer: Renewer,
         launcher: Launcher,
         stopping: threading.Event,
-        on_end: Callable[[Attempt, CheckOut], object],
+        on_end: Callable[[Attempt, CheckOut | None], object],
     ) -> None:
         self.run, self.plan, self.held = run, plan, held
         self.began = lease_time()
@@ -68,6 +68,7 @@ class Attempt:
 
     def perform(self) -> None:
         """The body has run, here and now, and its end is told."""
+        ending: CheckOut | None
         try:
             with self.context.entered():
                 self._prepare()
@@ -86,6 +87,7 @@ class Attempt:
 
     async def perform_async(self) -> None:
         """The same for a coroutine function, in an event loop."""
+        ending: CheckOut | None
         try:
             with self.context.entered():
                 self._prepare()
@@ -96,8 +98,8 @@ class Attempt:
         self._leave_if_forked()
         self.end(ending)
 
-    def end(self, checkout: CheckOut) -> bool:
-        """It has ended so; False: it had ended before, and this one is dropped."""
+    def end(self, checkout: CheckOut | None) -> bool:
+        """It has ended so (None: its lease lapses); False: it had ended before, and this one is dropped."""
         if not self._ended.acquire(blocking=False):
             return False
         self._on_end(self, checkout)
@@ -109,9 +111,9 @@ class Attempt:
             self.end(self._badly(asyncio.CancelledError("stopped before it began")))
 
     def give_up(self) -> bool:
-        """It is given back unfinished, and its body, which may still run, is told that the lease is lost."""
+        """It is given back unfinished, at its old place; its body, if it still runs, is told that the lease is lost."""
         self.held.lost.set()
-        return self.end(CheckOut.released(self.held.lease))
+        return self.end(CheckOut.released(self.held.lease, at=self.run.run_at))
 
     def check_time(self) -> None:
         """A body that takes too long, or whose lease is lost, is told; one that can be ended from outside is."""
@@ -140,9 +142,19 @@ class Attempt:
             return CheckOut.failed(self.held.lease, Failure.of(error))  # the work is done; again would not mend it
         return succeeded(self.held.lease, result)
 
-    def _badly(self, error: BaseException) -> CheckOut:
+    def _badly(self, error: BaseException) -> CheckOut | None:
+        if isinstance(error, LeaseLost) and self.held.lost.is_set():
+            return None  # no failure of the job's: whoever takes it over counts a crash
         if self.timed_out and not isinstance(error, LeaseLost):
-            error = TimedOut(f"took longer than {self.plan.settings.timeout}: {type(error).__name__}: {error}")
+            said = Failure.of(error)
+            error = TimedOut(f"took longer than {self.plan.settings.timeout}: {said.type}: {said.message}")
+        try:
+            return self._ended_by(error)
+        except Exception as worse:  # an exception of the job's own making that lacks what its class promises
+            log.warning("%s: %s cannot say how the attempt ends: %r", self.run.id, type(error).__name__, worse)
+            return self._ended_by(worse)
+
+    def _ended_by(self, error: BaseException) -> CheckOut:
         return ended_by(
             error,
             lease=self.held.lease,

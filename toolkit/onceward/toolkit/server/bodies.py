@@ -130,6 +130,7 @@ class Coroutines:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._closed = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._work: deque[Attempt] = deque()
         self._tasks: dict[Attempt, asyncio.Task[None]] = {}
@@ -164,6 +165,7 @@ class Coroutines:
 
     def close(self) -> None:
         """The loop ends; what still runs in it is cancelled."""
+        self._closed.set()
         with self._lock:
             loop, self._loop = self._loop, None
         if loop is not None:
@@ -173,7 +175,9 @@ class Coroutines:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=_serve, args=(self._loop,), name="onceward-async", daemon=True).start()
+                threading.Thread(
+                    target=_serve, args=(self._loop, self._closed), name="onceward-async", daemon=True
+                ).start()
             return self._loop
 
 
@@ -200,12 +204,14 @@ def _perform(attempt: Attempt) -> None:
         log.exception("%s: its end could not be told", attempt.run.id)
 
 
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
+def _serve(loop: asyncio.AbstractEventLoop, closed: threading.Event) -> None:
     asyncio.set_event_loop(loop)
-    try:
-        loop.run_forever()
-    finally:
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
+    while not closed.is_set():  # a body that stops the loop, or exits in a task of its own, does not end the others
+        try:
+            loop.run_forever()
+        except BaseException:
+            log.exception("something in the event loop of coroutines raised what is no error; it goes on")
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()

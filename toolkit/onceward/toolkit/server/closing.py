@@ -16,6 +16,7 @@ from onceward.toolkit.leasetime import lease_time
 from onceward.toolkit.server.health import ShutdownReport
 from onceward.toolkit.server.listening import Listener
 from onceward.toolkit.server.loops import Loop
+from onceward.toolkit.server.presence import Presence
 from onceward.toolkit.server.worker import Worker
 
 log = logging.getLogger("onceward.server")
@@ -30,6 +31,7 @@ class Closable(Protocol):
 
     runner: Runner
     worker: Worker
+    presence: Presence
     owns_runner: bool
 
     @property
@@ -94,6 +96,7 @@ def _closed(server: Closable, end: float) -> bool:
         server.worker.close(timedelta(seconds=max(0.0, end - lease_time())))
         for loop in server.loops.values():
             loop.join(end - lease_time())
+        server.presence.leave()
         if server.owns_runner:
             server.runner.close()
 

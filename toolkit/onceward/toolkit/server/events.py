@@ -28,7 +28,7 @@ class Event(enum.StrEnum):
     """It was given back: snoozed, or the server shut down."""
     CANCEL = "cancel"
     SUPERSEDED = "superseded"
-    """It ended after its lease was lost: the store refused its end, and somebody else's counts."""
+    """It ended after its lease was lost: its end was not recorded, and that of somebody else counts."""
 
 
 _ENDINGS = {
@@ -75,6 +75,10 @@ class Events:
         """An attempt's end was recorded, or refused."""
         self._tell(_ENDINGS[checkout.ending] if recorded else Event.SUPERSEDED, run, checkout, took)
 
+    def superseded(self, run: Run, *, took: timedelta) -> None:
+        """An attempt ended after its lease was lost: there was no end to record."""
+        self._tell(Event.SUPERSEDED, run, took=took)
+
     def _tell(self, event: Event, run: Run, checkout: CheckOut | None = None, took: timedelta | None = None) -> None:
         """Everybody who wants to hear of it has; mostly it is only counted."""
         with self._lock:
@@ -89,7 +93,7 @@ class Events:
         for listener in listeners or ():
             try:
                 listener(happened)
-            except Exception:
+            except BaseException:  # also SystemExit: it would end the loop that tells, not the process
                 log.exception("a listener for %s failed", event)
 
 

@@ -82,6 +82,8 @@ class JobRunner:
 
 
 def _document(schedule: object) -> Json:
-    """A schedule as data; refused before anything is written if it is none."""
+    """A schedule as data; the zone of one that names none is the job's."""
+    if isinstance(schedule, (str, Mapping)):
+        return schedule
     found = read_schedule(schedule)
     return None if found is None else found.to_dict()

@@ -35,7 +35,7 @@ class Listener:
         self._lock = threading.Lock()
 
     def round(self) -> float:
-        """One wait; at once again.
+        """One wait, or the opening of a watch: that alone shows that the store can be listened to again.
 
         Raises:
             StoreError: the store cannot be listened to now; the next round begins anew.
@@ -43,7 +43,7 @@ class Listener:
         if self._closed.is_set():
             return 1.0
         try:
-            watch = self._opened()
+            watch = self._open()
             if watch is not None and watch.wait(self._every):
                 self._heard()
                 self._closed.wait(self._pause())
@@ -57,7 +57,8 @@ class Listener:
         self._closed.set()
         self._drop()
 
-    def _opened(self) -> Watch | None:
+    def _open(self) -> Watch | None:
+        """The watch that is open already; None: it has only been opened now."""
         wanted = self._interest()
         if self._watch is not None and self._of == wanted:
             return self._watch
@@ -68,8 +69,7 @@ class Listener:
         self._heard()  # what changed before the watch was open
         if self._closed.is_set():
             self._drop()
-            return None
-        return watch
+        return None
 
     def _drop(self) -> None:
         with self._lock:

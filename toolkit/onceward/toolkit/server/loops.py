@@ -157,7 +157,7 @@ class Loop:
             self._failed(error)
             log.warning("%s: %s; trying again", self.name, error)
             return _FAILED
-        except Exception as error:  # a defect, here or in a runner, must not end the loop
+        except BaseException as error:  # a defect, or a listener's sys.exit(), must not end the loop
             self._failed(error)
             log.exception("%s: a round failed; trying again", self.name)
             return _FAILED
@@ -169,7 +169,7 @@ class Loop:
         self._succeeded = lease_time()
         return wait
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: BaseException) -> None:
         self._failures += 1
         self._error = f"{type(error).__name__}: {error}"
 

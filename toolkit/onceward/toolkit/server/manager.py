@@ -13,9 +13,10 @@ from onceward.contracts import ConfigDoc, InvalidRequest, Runner, checks, new_re
 from onceward.contracts.records import Record
 from onceward.toolkit.jobs.job import Job
 from onceward.toolkit.jobs.launch import Launcher
-from onceward.toolkit.jobs.settings import JobSettings, job_name
+from onceward.toolkit.jobs.settings import JobSettings, Where, job_name
 from onceward.toolkit.server.capacity import Plan
 from onceward.toolkit.server.configs import UNNAMED, Configs, JobConfig, read
+from onceward.toolkit.server.scanner import source_of
 
 log = logging.getLogger("onceward.server")
 
@@ -52,12 +53,15 @@ class JobManager:
         """These jobs are known from the next ``refresh`` on; one of the same name is replaced.
 
         Raises:
-            InvalidRequest: a job's settings cannot be; or two of these have one name.
+            InvalidRequest: a job's settings cannot be; two of these have one name; or one that is to run in a process
+                of its own stands where no process can load it from.
         """
         jobs = list(jobs)
         for job in jobs:
             job_name(job.name)
             job.settings()
+            if job.where is Where.PROCESS:
+                source_of(job)  # a process of its own could not load it
         checks.distinct("jobs", [job.name for job in jobs])
         with self._lock:
             for job in jobs:

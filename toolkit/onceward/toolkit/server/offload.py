@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import IO, Any
 
 from onceward.contracts import InvalidRequest, Json, LeaseLost, OncewardError, canonical, parse
@@ -167,6 +167,9 @@ class _Child:
         match op:
             case "touch":
                 self._ctx.touch()
+            case "time_remaining":
+                left = self._ctx.time_remaining()
+                return None if left is None else left.total_seconds()
             case "progress":
                 self._ctx.progress(message["total"], message["done"], message["message"])
             case "launch":
@@ -176,6 +179,7 @@ class _Child:
                     parse(message["data"]),
                     key=message["key"],
                     priority=message["priority"],
+                    run_at=None if message["run_at"] is None else datetime.fromisoformat(message["run_at"]),
                     after=None if after is None else timedelta(milliseconds=after),
                 )
                 return [launched.run.job, launched.run.key, launched.new]

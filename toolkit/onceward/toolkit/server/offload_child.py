@@ -15,14 +15,15 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
 from typing import IO, Any, Self
 
-from onceward.contracts import InvalidRequest, Json, LeaseLost, OncewardError, RunId, canonical, parse
+from onceward.contracts import Failure, InvalidRequest, Json, LeaseLost, OncewardError, RunId, canonical, parse
 from onceward.contracts.times import span_ms
 from onceward.toolkit.jobs.context import JobLogger
 from onceward.toolkit.jobs.errors import Cancel, FatalError, RetryableError, Snooze
@@ -67,6 +68,18 @@ class ChildContext:
         if self.lost.is_set():
             raise LeaseLost(str(self.id), self.token)
 
+    @contextmanager
+    def fenced(self) -> Iterator[int]:
+        """See ``JobContext``."""
+        self.touch()
+        yield self.token
+        self.raise_if_lost()
+
+    def time_remaining(self) -> timedelta | None:
+        """See ``JobContext``."""
+        left = self._ask("time_remaining")
+        return timedelta(seconds=left) if isinstance(left, float) else None
+
     def touch(self) -> None:
         """See ``JobContext``."""
         self._ask("touch")
@@ -82,11 +95,15 @@ class ChildContext:
         *,
         key: str | None = None,
         priority: int | None = None,
+        run_at: datetime | None = None,
         after: timedelta | None = None,
     ) -> Launched:
         """See ``JobContext``."""
-        wait = None if after is None else span_ms(after)
-        found = self._ask("launch", job=job, data=canonical(data), key=key, priority=priority, after_ms=wait)
+        when = {
+            "run_at": None if run_at is None else run_at.isoformat(),
+            "after_ms": None if after is None else span_ms(after),
+        }
+        found = self._ask("launch", job=job, data=canonical(data), key=key, priority=priority, **when)
         assert isinstance(found, list)  # that is what the server answers
         return Launched(RunId(str(found[0]), str(found[1])), bool(found[2]))
 
@@ -137,6 +154,8 @@ class Line:
 
     def __init__(self, source: IO[bytes], target: IO[bytes]) -> None:
         self.events = {name: threading.Event() for name in ("lost", "cancelled", "stopping")}
+        self.signals: SimpleQueue[int] = SimpleQueue()
+        """Signals that came; put there by their handler, which may do nothing else safely."""
         self._source, self._target = source, target
         self._writing = threading.Lock()
         self._ids = itertools.count(1)
@@ -153,6 +172,13 @@ class Line:
         self.events["lost"].set()
         threading.Event().wait(_ORPHANED)
         os._exit(1)
+
+    def mind_signals(self) -> None:
+        """SIGTERM from the server, which has told us why, ends us; one to a whole group of processes: finish soon."""
+        while number := self.signals.get():
+            if self.events["lost"].is_set() or self.events["cancelled"].is_set():
+                os._exit(128 + number)
+            self.events["stopping"].set()
 
     def ask(self, op: str, **more: object) -> Mapping[str, Any]:
         """The server's answer."""
@@ -171,21 +197,27 @@ class Line:
 def main() -> None:
     """The body has run, and the server knows how it ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the server, which says what is to be done
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # so does a service manager's, to a whole group, until we can hear it
     target = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     source = os.fdopen(os.dup(0), "rb")
-    setup = json.loads(source.readline())
+    setup, own = json.loads(source.readline()), os.getpid()
     sys.path[:] = setup["path"]
     line = Line(source, target)
-    threading.Thread(target=line.listen, daemon=True).start()
+    for step in (line.listen, line.mind_signals):
+        threading.Thread(target=step, daemon=True).start()
+    signal.signal(signal.SIGTERM, lambda number, frame: line.signals.put(number))
     try:
         job = _job(str(setup["job"]), str(setup["source"]))
         context = ChildContext(setup, line)
         result = job.run(context)  # type: ignore[arg-type]  # the same names as JobContext
         if inspect.isawaitable(result):
             result = asyncio.run(_awaited(result))
-        line.say(op="returned", result=canonical(result, field="result"))
+        recorded = _recordable(result)
+        _leave_if_forked(own)
+        line.say(op="returned", result=recorded)
     except BaseException as error:  # also SystemExit: the server is told
+        _leave_if_forked(own)
         line.say(op="raised", **_told(error))
     sys.stderr.flush()
     os._exit(0)  # threads that the body left behind do not keep it
@@ -200,13 +232,28 @@ def _job(name: str, source: str) -> Job:
 
 def _told(error: BaseException) -> dict[str, object]:
     after = getattr(error, "after", None)
+    said = Failure.of(error, trace="".join(traceback.format_exception(error)))
     return {
         "kind": next((kind.__name__ for kind in _KINDS if isinstance(error, kind)), ""),
-        "type": type(error).__name__,
-        "message": str(error),
-        "trace": "".join(traceback.format_exception(error)),
+        "type": said.type,
+        "message": said.message,
+        "trace": said.trace,
         "after_ms": span_ms(after) if isinstance(after, timedelta) else None,
     }
+
+
+def _leave_if_forked(own: int) -> None:
+    """A child that the body forked, and that came back from it, has nothing to tell the server."""
+    if os.getpid() != own:
+        os._exit(0)
+
+
+def _recordable(result: Any) -> str:
+    """The result as it is recorded. One that cannot be is no reason to do the work again."""
+    try:
+        return canonical(result, field="result")
+    except InvalidRequest as error:
+        raise FatalError(str(error)) from error
 
 
 async def _awaited(result: Any) -> Any:

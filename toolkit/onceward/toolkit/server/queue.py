@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
-from onceward.contracts import InvalidRequest, Json, Run, RunId, Runner, RunQuery, content_key
+from onceward.contracts import Cancelled, InvalidRequest, Json, Run, RunId, Runner, RunQuery, content_key
 from onceward.runners.factory import Source, open_runner
 from onceward.toolkit.jobs.context import JobContext
 from onceward.toolkit.jobs.job import FunctionJob, Job, job
@@ -111,6 +111,10 @@ class JobQueue:
     def find(self, type: str, data: Json = None, *, id: str | None = None) -> Run | None:
         """What is known of it; None: it was never created, or its record is gone."""
         return self.runner.executor.check(RunId(type, self.key(type, data, id)))
+
+    def cancel(self, type: str, data: Json = None, *, id: str | None = None) -> Cancelled:
+        """It will not be done, if it has not begun; if it runs, it is asked to stop. It stays known."""
+        return resend(lambda: self.runner.scheduler.cancel(RunId(type, self.key(type, data, id))))
 
     def runs(self, type: str | None = None, *, limit: int = 100) -> list[Run]:
         """The latest runs of a type, or of all."""

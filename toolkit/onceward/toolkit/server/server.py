@@ -41,9 +41,11 @@ from onceward.toolkit.server.listening import Listener
 from onceward.toolkit.server.loops import Loop, LoopState
 from onceward.toolkit.server.maintenance import Maintenance
 from onceward.toolkit.server.manager import JobManager
+from onceward.toolkit.server.presence import Presence
 from onceward.toolkit.server.scanner import FileWatch, JobSource, found_jobs
 from onceward.toolkit.server.settings import ServerSettings
 from onceward.toolkit.server.signals import handled
+from onceward.toolkit.server.status import JobStatus, job_status
 from onceward.toolkit.server.ticker import Ticker
 from onceward.toolkit.server.worker import Worker
 from onceward.toolkit.waiting import wait_for_end
@@ -91,6 +93,9 @@ class JobServer:
         self.ticker = Ticker(runner, self.launcher, self.manager.scheduled)
         self.maintenance = Maintenance(runner, settings.retention, lambda: self.manager.jobs().keys())
         self.files = FileWatch(self.manager.jobs().values())
+        self.presence = Presence(
+            runner, self.worker.holder, self.worker.renewer, lambda: self.manager.jobs().keys(), settings.most_held
+        )
         self.owns_runner = owns_runner
         self._needs = needs
         self._ready, self._asked = threading.Event(), threading.Event()
@@ -266,6 +271,10 @@ class JobServer:
             loops=loops,
         )
 
+    def status(self, job: str) -> JobStatus:
+        """How a job is, on all servers together: its latest run, its progress, its next run; asks the store."""
+        return job_status(self.runner, job)
+
     def _answered_lately(self) -> bool:
         """True if any loop that asks the store has had an answer lately."""
         ages = [self.loops[name].health().since_success for name in ("claim", "configurations", "maintenance")]
@@ -309,6 +318,7 @@ class JobServer:
             return
         self._open()
         self.manager.refresh()
+        self.presence.keep()
         if self.loops["start"].stopping:
             return
         for name, loop in self.loops.items():
@@ -335,6 +345,7 @@ class JobServer:
 
     def _refresh(self) -> float:
         self.follow()
+        self.presence.keep()
         return self.settings.reconcile_every.total_seconds()
 
     def _maintain(self) -> float:

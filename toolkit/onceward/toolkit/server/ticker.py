@@ -8,7 +8,7 @@ moves on, by compare-and-set. A server that dies between the two leaves nothing 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 
 from msgspec.structs import replace
@@ -189,6 +189,11 @@ class Ticker:
             return None
         self._cursors[job] = _read(found)
         return self._cursors[job]
+
+
+def cursors(documents: Iterable[ConfigDoc]) -> dict[str, Cursor]:
+    """How far the schedule of each job has been dealt with, by these documents of its namespace."""
+    return {found.name.removeprefix(_PREFIX): _read(found) for found in documents if found.name.startswith(_PREFIX)}
 
 
 def _read(found: ConfigDoc) -> Cursor:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
-from onceward.contracts import CheckOut, Claim, OutcomeUnknown, Run, RunId, Runner, new_holder
+from onceward.contracts import CheckOut, Claim, OutcomeUnknown, Run, RunId, Runner, StoreError, new_holder
 from onceward.toolkit.jobs.launch import Launcher
 from onceward.toolkit.leasetime import lease_time
 from onceward.toolkit.renewal import HeldLease, Renewer
@@ -39,6 +39,8 @@ class Asked(NamedTuple):
     claim: Claim
     sent: float
     plans: Mapping[str, Plan]
+    unknown: bool = False
+    """An earlier send may have taken something: that a later one was refused says nothing about it."""
 
 
 class Worker:
@@ -96,8 +98,10 @@ class Worker:
         self._asked = asked
         try:
             runs = resend(lambda: self._executor.claim(asked.claim))
-        except OutcomeUnknown:
-            raise  # the same claim goes out again in the next round
+        except StoreError as error:
+            unknown = asked.unknown or isinstance(error, OutcomeUnknown)
+            self._asked = asked._replace(unknown=True) if unknown else None  # it goes out again in the next round
+            raise
         except BaseException:
             self._asked = None
             raise
@@ -172,7 +176,7 @@ class Worker:
             if not comes:
                 self.on_minded()
 
-    def _end(self, attempt: Attempt, checkout: CheckOut) -> None:
+    def _end(self, attempt: Attempt, checkout: CheckOut | None) -> None:
         took = attempt.took
 
         def settled(sent: CheckOut, recorded: bool) -> None:
@@ -180,7 +184,11 @@ class Worker:
             self._events.ended(attempt.run, sent, recorded=recorded, took=took)
             self.on_room()
 
-        self.flusher.add(Pending(checkout, settled))
+        if checkout is None:
+            attempt.held.stop()
+            self._events.superseded(attempt.run, took=took)
+        else:
+            self.flusher.add(Pending(checkout, settled))
         self._capacity.give_back(attempt.run.job)
         with self._changed:
             self._attempts.discard(attempt)
