@@ -72,7 +72,9 @@ def test_all_is_well_with_a_server_and_its_jobs() -> None:
         assert states.pop("promises") is State.NOTE, "memory is neither durable nor shared"
         assert set(states.values()) == {State.OK}, findings
         [alive] = seen(server.runner.lifecycle.locks())
-        assert (alive.holder, alive.jobs, alive.max_concurrency) == (server.worker.holder, {"tick"}, 3)
+        assert (alive.holder, set(alive.jobs or ()), alive.max_concurrency) == (server.worker.holder, {"tick"}, 3)
+        assert alive.has("tick", tick.checksum())
+        assert not alive.has("tick", "another")
         assert found(server.runner, "servers").facts["alive"] == [server.worker.holder]
 
 

@@ -155,7 +155,7 @@ def test_a_configuration_is_followed_while_the_server_runs(url: str, started: Ca
 def test_a_running_job_is_told_that_somebody_asked_it_to_stop(url: str, started: Callable[..., JobServer]) -> None:
     began = threading.Event()
 
-    @job(name="j", lock_lifetime=300 * MS)
+    @job(name="j", lock_lifetime=3 * SECOND)  # told by a renewal, after a third of it
     def body(ctx: JobContext) -> str:
         began.set()
         assert ctx.cancelled.wait(PATIENCE)

@@ -58,6 +58,7 @@ def serve(store: Store, *jobs: Job, **changes: Any) -> JobServer:
     """A server whose loops the test runs by hand."""
     changes = {"max_concurrency": 50, "default_concurrency": 50} | changes
     server = JobServer.create(Runner.of(store, namespace="test"), jobs, bodies=Inline(), **changes)
+    server.presence.keep()
     server.manager.refresh()
     server.ticker.round()
     servers.append(server)
@@ -423,6 +424,44 @@ def test_r9_new_code_resets_overrides_once_and_old_code_does_not_bring_them_back
     config = after.manager.configs.get("Report")
     assert config is not None
     assert config.generation == 2
+
+
+def test_r9_old_code_takes_its_settings_back_once_no_server_has_the_newer_code(
+    store: Store, clock: ManualClock
+) -> None:
+    """A rollback; also one after a server with newer code died, and nobody is left to say good-bye for it."""
+
+    class Report(Job):
+        concurrency = 1
+
+        def run(self, ctx: JobContext) -> None: ...
+
+    class Newer(Job):
+        name = "Report"
+        concurrency = 2
+
+        def run(self, ctx: JobContext) -> None: ...
+
+    def held(server: JobServer) -> int | None:
+        server.manager.refresh()
+        settings = server.manager.settings("Report")
+        assert settings is not None
+        return settings.concurrency
+
+    before, after = serve(store, Report()), serve(store, Newer())
+    before.manager.configs.disable("Report")
+    assert (held(before), held(after)) == (2, 2)
+    after.presence.leave()
+    assert held(before) == 1, "the newer code is gone"
+    assert not before.manager.plans()["Report"].enabled, "whether it is enabled is kept"
+    after.presence.keep()
+    assert (held(after), held(before)) == (1, 1), "while one lives whose settings hold, they hold"
+    before.presence.leave()
+    assert held(after) == 2
+    before.presence.keep()
+    assert held(before) == 2
+    clock.advance(timedelta(minutes=2))  # the server with the newer code was killed: its lock lapses
+    assert held(before) == 1
 
 
 def test_what_is_not_known_cannot_be_configured(store: Store) -> None:

@@ -203,11 +203,14 @@ class Configs:
         wish = new_request()
         return self.change(job, lambda present: replace(present, run_now=present.run_now or wish))
 
-    def registered(self, job: str, *, checksum: str, settings: JobSettings, keep_overrides: bool = False) -> JobConfig:
+    def registered(
+        self, job: str, *, checksum: str, settings: JobSettings, keep_overrides: bool = False, take_back: bool = False
+    ) -> JobConfig:
         """The job's document exists, with the defaults of the newest code that is known.
 
         New code resets the overrides and keeps whether the job is enabled. Code whose checksum stands among the earlier
-        ones is old: in a rolling deployment it does not bring its settings back.
+        ones is old: in a rolling deployment it does not bring its settings back, unless it is to ``take_back`` them,
+        since no server has the newer code any more.
         """
         defaults = settings.to_document()
         now = self._runner.lifecycle.now()
@@ -215,12 +218,13 @@ class Configs:
         def change(present: JobConfig | None) -> JobConfig | None:
             if present is None:
                 return JobConfig(job=job, checksum=checksum, defaults=defaults, enabled_at=now, created_at=now)
-            if checksum == present.checksum or checksum in present.earlier:
+            if checksum == present.checksum or (checksum in present.earlier and not take_back):
                 return None
+            earlier = [each for each in (present.checksum, *present.earlier) if each != checksum]
             return replace(
                 present,
                 checksum=checksum,
-                earlier=tuple([present.checksum, *present.earlier][:_EARLIER_KEPT]),
+                earlier=tuple(earlier[:_EARLIER_KEPT]),
                 generation=present.generation + 1,
                 defaults=defaults,
                 overrides=present.overrides if keep_overrides else {},

@@ -78,7 +78,7 @@ class JobRunner:
 
     def _refresh(self) -> None:
         self.server.runner.open()
-        self.server.manager.refresh()
+        self.server.follow()
 
 
 def _document(schedule: object) -> Json:

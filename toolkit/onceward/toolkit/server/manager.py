@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 
 from msgspec.structs import replace
@@ -16,6 +17,7 @@ from onceward.toolkit.jobs.launch import Launcher
 from onceward.toolkit.jobs.settings import JobSettings, Where, job_name
 from onceward.toolkit.server.capacity import Plan
 from onceward.toolkit.server.configs import UNNAMED, Configs, JobConfig, read
+from onceward.toolkit.server.presence import seen
 from onceward.toolkit.server.scanner import source_of
 
 log = logging.getLogger("onceward.server")
@@ -37,12 +39,14 @@ class JobManager:
     """
 
     def __init__(self, runner: Runner, *, keep_overrides: bool = False) -> None:
+        self._runner = runner
         self.configs = Configs(runner)
         self.problems: Mapping[str, str] = {}
         self._keep_overrides = keep_overrides
         self._launcher = Launcher(runner.scheduler, self.settings)
         self._jobs: dict[str, Job] = {}
         self._registered: set[str] = set()
+        self._checksums: dict[str, str] = {}
         self._known: Mapping[str, Scheduled] = MappingProxyType({})
         self._plans: Mapping[str, Plan] = MappingProxyType({})
         self._lock = threading.RLock()
@@ -66,12 +70,18 @@ class JobManager:
         with self._lock:
             for job in jobs:
                 self._jobs[job.name] = job
+                self._checksums[job.name] = job.checksum()
                 self._registered.discard(job.name)
 
     def jobs(self) -> Mapping[str, Job]:
         """The jobs that this process has the code of."""
         with self._lock:
             return dict(self._jobs)
+
+    def checksums(self) -> Mapping[str, str]:
+        """What tells the code of each job that this process has from other code of it."""
+        with self._lock:
+            return dict(self._checksums)
 
     def plans(self) -> Mapping[str, Plan]:
         """What is to be run, and how; the same object until something changes."""
@@ -100,6 +110,8 @@ class JobManager:
             jobs = dict(self._jobs)
             self._register(jobs)
             documents = self.configs.documents()
+            if self._taken_back(jobs, documents):
+                documents = self.configs.documents()
             known, problems = {}, {}
             for name, job in jobs.items():
                 if name not in documents:  # somebody deleted it: the next round writes it anew
@@ -125,14 +137,37 @@ class JobManager:
             if name in self._registered:
                 continue
             try:
-                config = self.configs.registered(
-                    name, checksum=job.checksum(), settings=job.settings(), keep_overrides=self._keep_overrides
-                )
+                config = self._registered_as(name, job)
             except InvalidRequest:  # somebody wrote a document that cannot be; refresh() says so
                 continue
             self._registered.add(name)
             if (schedule := config.settings().schedule) is not None:
                 log.info("job %r: %s", name, schedule.explain())
+
+    def _registered_as(self, name: str, job: Job, *, take_back: bool = False) -> JobConfig:
+        return self.configs.registered(
+            name,
+            checksum=self._checksums[name],
+            settings=job.settings(),
+            keep_overrides=self._keep_overrides,
+            take_back=take_back,
+        )
+
+    def _taken_back(self, jobs: Mapping[str, Job], documents: Mapping[str, ConfigDoc]) -> bool:
+        """Documents by newer code that no living server has any more, as after a rollback, are by ours again."""
+        newer = {}
+        for name in jobs:
+            with suppress(KeyError, InvalidRequest):  # not there, or it cannot be: refresh() sees to it
+                if (there := read(documents[name]).checksum) != self._checksums[name]:
+                    newer[name] = there
+        if not newer:
+            return False
+        servers = seen(self._runner.lifecycle.locks())
+        gone = [name for name, there in newer.items() if not any(server.has(name, there) for server in servers)]
+        for name in gone:
+            log.warning("job %r: no server has the code any more whose settings hold; ours hold again", name)
+            self._registered_as(name, jobs[name], take_back=True)
+        return bool(gone)
 
     def _read(self, name: str, job: Job, documents: Mapping[str, ConfigDoc]) -> Scheduled:
         config = read(documents[name])

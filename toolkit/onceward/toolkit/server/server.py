@@ -94,7 +94,7 @@ class JobServer:
         self.maintenance = Maintenance(runner, settings.retention, lambda: self.manager.jobs().keys())
         self.files = FileWatch(self.manager.jobs().values())
         self.presence = Presence(
-            runner, self.worker.holder, self.worker.renewer, lambda: self.manager.jobs().keys(), settings.most_held
+            runner, self.worker.holder, self.worker.renewer, self.manager.checksums, settings.most_held
         )
         self.owns_runner = owns_runner
         self._needs = needs
@@ -317,8 +317,8 @@ class JobServer:
         if self._ready.is_set():
             return
         self._open()
+        self.presence.keep()  # first, so that nobody takes what this server knows for code that no server has
         self.manager.refresh()
-        self.presence.keep()
         if self.loops["start"].stopping:
             return
         for name, loop in self.loops.items():
@@ -338,6 +338,7 @@ class JobServer:
 
     def follow(self) -> None:
         """What configurations say, and what was added to the manager, holds from now on; no need to wait for a loop."""
+        self.presence.keep()
         if self.manager.refresh():
             for name in ("claim", "schedule"):
                 if name in self.loops:
@@ -345,7 +346,6 @@ class JobServer:
 
     def _refresh(self) -> float:
         self.follow()
-        self.presence.keep()
         return self.settings.reconcile_every.total_seconds()
 
     def _maintain(self) -> float:
