@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar
@@ -277,3 +279,65 @@ def test_a_lock_that_is_lost_is_told_to_its_holder_at_once() -> None:
     assert held.lost.wait(5)
     other.close()
     store.close()
+
+
+def test_g5_neither_refusals_nor_watches_leave_anything_on_the_server() -> None:
+    with own_server("4lw.commands.whitelist=mntr") as server:
+        store, rival = fresh(server.url, "n"), fresh(server.url, "n")
+        store.checkin(checkin("k"))
+        store.lock(LockRequest(lock=LockId("l"), holder="h", lease=LONG))
+        interest = Interest(jobs=frozenset({"j"}), locks=frozenset({"l"}), runs=frozenset({RunId("j", "k")}))
+
+        def kept(after: int) -> dict[str, str]:
+            for number in range(after):
+                assert rival.checkin(checkin("k", holder=f"h{number}")).outcome is CheckInOutcome.RUNNING
+                wish = LockRequest(lock=LockId("l"), holder=f"h{number}", lease=LONG)
+                assert not rival.lock(wish).acquired
+                with rival.watch(interest):
+                    pass
+            lines = str(store._link._own_client().command(b"mntr")).splitlines()
+            wanted = ("zk_znode_count", "zk_watch_count", "zk_ephemerals_count")
+            return {line.split()[0]: line.split()[1] for line in lines if line.startswith(wanted)}
+
+        once = kept(1)
+        assert len(once) == 3
+        assert kept(50) == once
+        rival.close()
+        store.close()
+
+
+class Deaf(Plan):
+    """A server that takes connections, and answers on all but the first of them."""
+
+    def __init__(self) -> None:
+        self.greetings = 0
+
+    async def treat(self, message: Message) -> Treatment:
+        if message.way is Way.REQUEST and message.data[4:8] == bytes(4):  # the beginning of a session
+            self.greetings += 1
+            if self.greetings == 1:
+                await asyncio.Event().wait()
+        return DELIVERED
+
+
+def test_a_connection_that_was_taken_and_is_never_answered_is_given_up() -> None:
+    """So do servers that are just starting. Kazoo alone waits for ten seconds, as long as a session lasts."""
+    plan = Deaf()
+    with Proxy(address(shared_url()), ZOOKEEPER, plan) as proxy:
+        store = fresh(f"zookeeper://{proxy.address[0]}:{proxy.address[1]}?connect_timeout_ms=2000")
+        assert store.checkin(checkin()).outcome is CheckInOutcome.ADMITTED
+        assert plan.greetings == 2
+        store.close()
+
+
+def test_g17_closing_does_not_wait_for_a_server_that_does_not_answer() -> None:
+    with Proxy(address(shared_url()), ZOOKEEPER) as proxy:
+        store = fresh(f"zookeeper://{proxy.address[0]}:{proxy.address[1]}?connect_timeout_ms=300")
+        proxy.blackhole()
+        proxy.cut()
+        with pytest.raises(StoreUnavailable):
+            store.now()
+        closing = threading.Thread(target=store.close)
+        closing.start()
+        closing.join(6)
+        assert not closing.is_alive(), "kazoo alone waits for ten seconds"

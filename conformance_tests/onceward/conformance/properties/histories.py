@@ -164,16 +164,23 @@ def _worker(runner: Runner, client: str, recorder: ListRecorder, lease: timedelt
 
 
 def drain(trial: Trial, runner: Runner, episode: Episode, lease: timedelta) -> None:
-    """After the clients are gone, all that was submitted can be worked off: nothing was lost."""
+    """After the clients are gone, all that was submitted can be worked off: nothing was lost.
+
+    That may take as long as it takes, on a busy machine; lost is what nobody gets while everything has lapsed long ago.
+    """
     submitted = {op.resource for op in episode.history if op.kind is Kind.SUBMIT and op.outcome is Outcome.DONE}
-    patience = time.monotonic() + 20 * lease.total_seconds() + 10
+    patience = 20 * lease.total_seconds() + 10
+    until, got = time.monotonic() + patience, set[RunId]()
     try:
-        while time.monotonic() < patience:
+        while time.monotonic() < until:
             request = Claim(holder="janitor", lease=timedelta(seconds=30), limit=100)
             runs = runner.executor.claim(request)
             if runs:
                 leases = [run.lease for run in runs if run.lease is not None]
                 runner.executor.checkout([CheckOut.succeeded(lease) for lease in leases])
+                if not got.issuperset(run.id for run in runs):  # it goes on
+                    until = time.monotonic() + patience
+                got.update(run.id for run in runs)
             elif not runner.lifecycle.runs(RunQuery(statuses=frozenset({Status.SCHEDULED, Status.RUNNING}), limit=1)):
                 break
             else:

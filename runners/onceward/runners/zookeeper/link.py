@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from kazoo.client import KazooClient  # type: ignore[import-untyped]
@@ -135,7 +137,10 @@ class Link:
     def _await_connected(self, client: KazooClient) -> None:
         if client.connected:
             return
-        if not self._settled.wait(self.options.connect_timeout_ms / 1000):
+        half = self.options.connect_timeout_ms / 2000
+        if not self._settled.wait(half):
+            _shake(client)
+        if not self._settled.wait(half):
             why = access.refused_by_tls(self.options)
             if why is not None:
                 raise StoreMisconfigured(f"ZooKeeper at {self.where}: {why}")
@@ -150,6 +155,8 @@ class Link:
             if self._client is client:
                 self._client = None
         client.remove_listener(self._heard)
+        if not client.connected:
+            _shake(client)
         client.stop()
         client.close()
 
@@ -274,6 +281,17 @@ class Link:
         told, when = self._latest
         passed = time.monotonic() - when
         return told + int(passed * (1 - _DRIFT) * 1000)
+
+
+def _shake(client: KazooClient) -> None:
+    """Whatever kazoo waits for on its connection will not come, and it tries again.
+
+    A server that is just starting may take a connection and never answer on it. Kazoo waits for as long as a session.
+    """
+    sock = client._connection._socket  # there is no public way to it
+    if sock is not None:
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
 
 
 def _sound(answer: Any) -> Any:

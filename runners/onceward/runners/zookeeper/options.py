@@ -22,7 +22,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         chroot: everything of ours is below this path; it is made if it is not there.
         username, password: for digest authentication; what we create then belongs to this user alone.
         sasl: authenticate by SASL instead: ``digest-md5`` with user name and password, ``gssapi`` with a ticket.
-        tls: encrypted; the certificate is checked unless ``tls_verify`` is false.
+        tls: encrypted; certificate and host name are checked unless ``tls_verify`` is false.
         tls_ca, tls_cert, tls_key: files in PEM; "": the system's authorities, no certificate of our own.
         session_ms: how long the server keeps a session whose connection is gone, and how soon we notice that it is.
         timeout_ms: longest wait for an answer.
