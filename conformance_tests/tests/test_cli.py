@@ -408,14 +408,20 @@ def test_a_corrupt_file_is_no_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_control_c_exits_with_130(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [(signal.SIGINT, Exit.INTERRUPTED, "Interrupted.\n"), (signal.SIGTERM, 143, "")]
+)
+def test_a_signal_ends_a_command_and_what_it_has_begun(number: signal.Signals, code: int, said: str) -> None:
     """A command that would go on for minutes is interrupted once it has said that it is at work."""
     script = (
         "import time\n"
         "from onceward.toolkit.cli import change, main\n"
         "def slow(*args):\n"
-        "    print('at work', flush=True)\n"
-        "    time.sleep(100)\n"
+        "    try:\n"
+        "        print('at work', flush=True)\n"
+        "        time.sleep(100)\n"
+        "    finally:\n"
+        "        print('ended', flush=True)\n"
         "change._count = slow\n"
         "main()\n"
     )
@@ -423,10 +429,11 @@ def test_control_c_exits_with_130(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         assert running.stdout.readline() == "at work\n"
-        os.kill(running.pid, signal.SIGINT)
-        _, messages = running.communicate(timeout=60)
-    assert running.returncode == Exit.INTERRUPTED
-    assert messages == "Interrupted.\n"
+        os.kill(running.pid, number)
+        output, messages = running.communicate(timeout=60)
+    assert output == "ended\n"
+    assert running.returncode == code
+    assert messages == said
 
 
 def test_output_that_nobody_reads_is_no_traceback(url: str) -> None:
