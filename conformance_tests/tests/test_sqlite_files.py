@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -35,7 +36,7 @@ from onceward.contracts import (
     StoreUnavailable,
 )
 from onceward.runners.clock import ManualClock
-from onceward.runners.sqlite import SqliteStore
+from onceward.runners.sqlite import SqliteStore, schema
 from onceward.runners.sqlite.errors import translated
 from onceward.runners.sqlite.options import Options, from_url
 from onceward.runners.sqlite.schema import APPLICATION_ID, VERSION
@@ -85,6 +86,28 @@ def test_another_programs_database_is_refused(tmp_path: Path, owner: int) -> Non
     theirs.commit()
     theirs.close()
     assert "belongs to another program" in refusal(path)
+
+
+def test_a_file_that_somebody_makes_while_we_look_at_it_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "jobs.db"
+    other = threading.Thread(target=lambda: SqliteStore(path).open())
+    asked = schema._pragma
+
+    def overtaken(connection: sqlite3.Connection, name: str) -> object:
+        answer = asked(connection, name)
+        if threading.current_thread() is threading.main_thread() and other.ident is None:
+            other.start()
+            other.join(0.5)  # as fast as it gets: it may have to wait until we have looked
+        return answer
+
+    monkeypatch.setattr(schema, "_pragma", overtaken)
+    store = SqliteStore(path)
+    store.open()
+    other.join()
+    assert store.checkin(checkin()).outcome is CheckInOutcome.ADMITTED
+    store.close()
 
 
 def test_a_later_schema_is_refused(tmp_path: Path) -> None:

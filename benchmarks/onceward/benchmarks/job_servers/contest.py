@@ -104,7 +104,7 @@ class Contest:
                 yield Absent(contestant=rival.name, install=f"{rival.install}: {error}")
         try:
             for number in range(self.rounds):
-                turn = number % len(servers)
+                turn = number % max(1, len(servers))
                 for server in [*servers[turn:], *servers[:turn]]:
                     try:
                         server.lap()

@@ -57,6 +57,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     def fault(self, jobs: int) -> str | None:
         """Why the figures do not count; None: each job ran exactly once."""
-        if self.ran == self.distinct == jobs and self.most == 1 and self.drain > 0 and self.enqueue > 0:
-            return None
-        return f"of {jobs} jobs {self.distinct} ran, {self.ran} times in all, one of them {self.most} times"
+        if not self.ran == self.distinct == jobs or self.most != 1:
+            return f"of {jobs} jobs {self.distinct} ran, {self.ran} times in all, one of them {self.most} times"
+        if self.drain <= 0 or self.enqueue <= 0:
+            return f"no time that can be: {self.enqueue} s to queue the jobs, {self.drain} s to run them"
+        return None

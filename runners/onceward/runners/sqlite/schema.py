@@ -131,7 +131,13 @@ _COUNT_OBJECTS = "SELECT count(*) FROM sqlite_master"
 
 def prepare(connection: sqlite3.Connection, path: str, *, patience: float) -> None:
     """The file is a store of this version, in WAL mode. A file of anybody else is refused, and not written to."""
-    if not _known(connection, path):
+    connection.execute("BEGIN")  # all that is asked is read at one moment: somebody may just be making the file
+    try:
+        known = _known(connection, path)
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    if not known:
         _create(connection, path, patience)
     elif _pragma(connection, "journal_mode") != "wal":
         _use_wal(connection, path, patience)
