@@ -301,6 +301,31 @@ def test_g12_claims_of_many_clients_never_exceed_the_limit(store: ZooKeeperStore
         client.close()
 
 
+@pytest.mark.parametrize("budget", [None, 0])
+def test_g12_a_renewal_that_comes_late_does_not_bring_a_lapsed_run_back_beside_what_was_taken_since(
+    pair: tuple[ZooKeeperStore, ZooKeeperStore], clock: OneClock, monkeypatch: pytest.MonkeyPatch, budget: int | None
+) -> None:
+    """Whoever renews looks in time, and writes when the lease has lapsed and another run was taken in its stead."""
+    mine, theirs = pair
+    wants = (Want(job="j", max_running=1),)
+    mine.submit([RunSpec(id=RunId("j", "lapses"), max_crashes=budget)])
+    lease = mine.claim(Claim(holder="a", lease=SHORT, limit=1, wants=wants))[0].lease
+    assert lease is not None
+    mine.submit([RunSpec.of("j", "goes first", priority=1)])
+    commit = Link.commit
+
+    def late(link: Link, transactions: Sequence[Sequence[Op]]) -> list[Stamp | Refused | StoreError]:
+        monkeypatch.setattr(Link, "commit", commit)
+        clock.advance(2 * SHORT)
+        taken = theirs.claim(Claim(holder="b", lease=LONG, limit=1, wants=wants))
+        assert [run.key for run in taken] == ["goes first"]
+        return commit(link, transactions)
+
+    monkeypatch.setattr(Link, "commit", late)
+    assert mine.renew([Renewal(lease=lease)]) == [Renewed.LOST]
+    assert theirs.claim(Claim(holder="b", lease=LONG, limit=1, wants=wants)) == []
+
+
 @pytest.mark.parametrize("refused", [0, 1, 2])
 @pytest.mark.parametrize("unknown", [False, True])
 def test_a_claim_that_is_refused_in_part_says_what_it_has_got(

@@ -113,18 +113,22 @@ def _limits(bodies: Sequence[Body], ends: Ends) -> Iterable[str]:
         over = _over(body, ends)
         if body.begin.pid in ends.paused or over is None or (body.end is not None and body.end.lost):
             continue
-        steps += [(body.begin.at, 1, body), (over, -1, body)]
-    running: Counter[str] = Counter()
+        if over > body.begin.at:
+            steps += [(body.begin.at, 1, body), (over, -1, body)]
+    limits = {"Limited": CLUSTER_LIMIT, "Ordered": 1}
+    running: dict[str, list[Body]] = defaultdict(list)
     here: Counter[tuple[int, str]] = Counter()
     for _, change, body in sorted(steps, key=lambda step: (step[0], step[1])):
         job, pid = body.begin.job, body.begin.pid
-        running[job] += change
         here[pid, job] += change
-        if change > 0 and job == "Limited" and running[job] > CLUSTER_LIMIT:
-            yield f"G12: {running[job]} runs of Limited at once, {body.run} was too much"
-        if change > 0 and job == "Ordered" and running[job] > 1:
-            yield f"G12: {running[job]} runs of Ordered at once, {body.run} was too much"
-        if change > 0 and here[pid, job] > IN_PROCESS:
+        if change < 0:
+            running[job].remove(body)
+            continue
+        running[job].append(body)
+        if len(running[job]) > limits.get(job, len(bodies)):
+            went = ", ".join(_told(each, ends) for each in running[job])
+            yield f"G12: {len(running[job])} runs of {job} at once: {went}"
+        if here[pid, job] > IN_PROCESS:
             yield f"G12: {here[pid, job]} runs of {job} at once in process {pid}"
 
 
@@ -154,6 +158,13 @@ def _occurrences(runs: Sequence[Run]) -> Iterable[str]:
 def _over(body: Body, ends: Ends) -> float | None:
     """When the body was over: its end, or that of its process; None: nobody knows."""
     return body.end.at if body.end is not None else ends.died.get(body.begin.pid)
+
+
+def _told(body: Body, ends: Ends) -> str:
+    """One body, for the reader of a problem; times in seconds on the journal's clock."""
+    begin, over = body.begin, _over(body, ends)
+    end = "goes on" if over is None else f"{over:.3f}{'' if body.end is not None else ' with its process'}"
+    return f"{begin.key} #{begin.attempt} token {begin.token} in process {begin.pid} from {begin.at:.3f} to {end}"
 
 
 def shown(problems: Sequence[str]) -> list[str]:

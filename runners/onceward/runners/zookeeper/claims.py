@@ -215,6 +215,7 @@ class Claims:
             ops = [op for pick in batch for op in pick.ops]
             for job in {pick.candidate.run.job for pick in batch if pick.asked is not None} & plan.gated:
                 ops.insert(0, wire.change(self._layout.queue(job), b"", gates[job]))
+                ops += _sealed(plan, job, batch)
                 gates[job] += 1
             transactions.append(ops)
         transactions += [[wire.delete(page)] for page in empty]
@@ -276,6 +277,23 @@ def _live(seen: JobSeen, plan: _Plan) -> int:
         candidate.path.rpartition("/")[2] in unsure and not candidate.kept.entry.lapsed(plan.now)
         for candidate in looked_at
     )
+
+
+def _sealed(plan: _Plan, job: str, batch: Sequence[_Pick]) -> list[Op]:
+    """What makes sure that leases which have lapsed, and so do not count, stay so (G12).
+
+    Whoever looked at such a run in time to renew it may write only now. So the record is written once more as it is,
+    and gets a version that nobody knows who looked before. Where it was written after its lease had ended, it has one.
+    """
+    settled = {pick.candidate.path for pick in plan.picks if pick.asked is not None or pick in batch}
+    return [
+        wire.change(each.path, run_bytes(each.kept), each.found.version)
+        for each in plan.candidates
+        if each.run.job == job
+        and each.path not in settled
+        and each.kept.entry.lapsed(plan.now)
+        and each.found.stamp.wall <= (each.kept.entry.until or 0)
+    ]
 
 
 def _batches(picks: Sequence[_Pick], together: int) -> Iterable[list[_Pick]]:
