@@ -326,6 +326,29 @@ def test_g12_a_renewal_that_comes_late_does_not_bring_a_lapsed_run_back_beside_w
     assert theirs.claim(Claim(holder="b", lease=LONG, limit=1, wants=wants)) == []
 
 
+def test_g12_a_claim_in_parts_does_not_go_on_where_somebody_else_came_between(
+    store: ZooKeeperStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first part is refused, since another claim took a part of it; by then there is no room for the second."""
+    other = fresh(namespace=store.namespace)
+    wants = (Want(job="j", max_running=2),)
+    store.submit([RunSpec.of("j", "1"), RunSpec.of("j", "2")])
+    commit = Link.commit
+
+    def overtaken(link: Link, transactions: Sequence[Sequence[Op]]) -> list[Stamp | Refused | StoreError]:
+        monkeypatch.undo()
+        other.submit([RunSpec.of("j", "0", priority=1)])
+        taken = other.claim(Claim(holder="b", lease=LONG, limit=2, wants=wants))
+        assert [run.key for run in taken] == ["0", "1"]
+        return commit(link, transactions)
+
+    monkeypatch.setattr("onceward.runners.zookeeper.claims.MOST_TOGETHER", 1)
+    monkeypatch.setattr(Link, "commit", overtaken)
+    assert store.claim(Claim(holder="a", lease=LONG, limit=2, wants=wants)) == []
+    assert store.counts("j")["j"] == {Status.RUNNING: 2, Status.SCHEDULED: 1}
+    other.close()
+
+
 @pytest.mark.parametrize("refused", [0, 1, 2])
 @pytest.mark.parametrize("unknown", [False, True])
 def test_a_claim_that_is_refused_in_part_says_what_it_has_got(

@@ -8,7 +8,8 @@ was purged and made again is listed under another name.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -208,21 +209,27 @@ class Claims:
         plan.picks.append(_Pick(candidate, asked, data, ops))
 
     def _write(self, plan: _Plan, together: int, empty: Sequence[str]) -> None:
-        batches = list(_batches(plan.picks, together))
         gates = {job: plan.jobs[job].gate for job in plan.gated}
-        transactions = []
-        for batch in batches:
-            ops = [op for pick in batch for op in pick.ops]
-            for job in {pick.candidate.run.job for pick in batch if pick.asked is not None} & plan.gated:
-                ops.insert(0, wire.change(self._layout.queue(job), b"", gates[job]))
-                ops += _sealed(plan, job, batch)
-                gates[job] += 1
-            transactions.append(ops)
-        transactions += [[wire.delete(page)] for page in empty]
-        if transactions:
-            for batch, outcome in zip(batches, self._link.commit(transactions), strict=False):
-                for pick in batch:
-                    self._written(pick, outcome)
+        beside = [[wire.delete(page)] for page in empty]
+        for batches in _waves(list(_batches(plan.picks, together)), plan.gated) or [[]]:
+            transactions = [self._transaction(batch, plan, gates) for batch in batches]
+            if transactions or beside:
+                outcomes = self._link.commit(transactions + beside)[: len(batches)]
+                for batch, outcome in zip(batches, outcomes, strict=True):
+                    for pick in batch:
+                        self._written(pick, outcome)
+                if not all(isinstance(outcome, Stamp) for outcome in outcomes):
+                    return
+            beside = []
+
+    def _transaction(self, batch: Sequence[_Pick], plan: _Plan, gates: dict[str, int]) -> list[Op]:
+        """What writes these picks, or none of them: also not if others have taken from a job with a limit (G12)."""
+        ops = [op for pick in batch for op in pick.ops]
+        for job in _gated(batch, plan.gated):
+            ops.insert(0, wire.change(self._layout.queue(job), b"", gates[job]))
+            ops += _sealed(plan, job, batch)
+            gates[job] += 1
+        return ops
 
     def _written(self, pick: _Pick, outcome: Stamp | Refused | StoreError) -> None:
         self._settler.forget(pick.candidate.path)
@@ -294,6 +301,29 @@ def _sealed(plan: _Plan, job: str, batch: Sequence[_Pick]) -> list[Op]:
         and each.kept.entry.lapsed(plan.now)
         and each.found.stamp.wall <= (each.kept.entry.until or 0)
     ]
+
+
+def _waves(batches: Sequence[list[_Pick]], gated: Set[str]) -> list[list[list[_Pick]]]:
+    """Batches that may be sent together, those that come after them, and so on.
+
+    A second transaction on a job with a limit goes by the version that the first one gives to the job's queue. It must
+    not be sent before that is done: if the first one is refused, somebody else may have made that very version.
+    """
+    waves: list[list[list[_Pick]]] = []
+    passed: Counter[str] = Counter()
+    for batch in batches:
+        jobs = _gated(batch, gated)
+        wave = max([passed[job] for job in jobs], default=0)
+        passed.update({job: wave + 1 - passed[job] for job in jobs})
+        while len(waves) <= wave:
+            waves.append([])
+        waves[wave].append(batch)
+    return waves
+
+
+def _gated(batch: Sequence[_Pick], gated: Set[str]) -> Set[str]:
+    """The jobs with a limit of which a batch takes runs."""
+    return {pick.candidate.run.job for pick in batch if pick.asked is not None} & gated
 
 
 def _batches(picks: Sequence[_Pick], together: int) -> Iterable[list[_Pick]]:
