@@ -60,9 +60,9 @@ def shut_down(server: Closable, deadline: timedelta) -> ShutdownReport:
         loop.stop()
     for listener in server.listeners:
         _bounded(listener.close, until=drain_end)
+    told = [attempt.run.id for attempt in worker.running()]  # before they are: some end at once
     worker.stopping.set()
     loops["claim"].join(min(1.0, drain_end - lease_time()))  # what it still brings is given back
-    before = len(worker.running())
     worker.drain(drain_end - lease_time())
     released = worker.give_up()
     unsent = _flushed(worker, end - (end - drain_end) / 3)
@@ -70,7 +70,7 @@ def shut_down(server: Closable, deadline: timedelta) -> ShutdownReport:
         loops[name].stop()
     closed = _closed(server, end)
     report = ShutdownReport(
-        drained=before - len(released),
+        drained=sum(run not in released for run in told),
         released=tuple(run for run in released if run not in unsent),
         abandoned=tuple(sorted(unsent)),
         claim_open=worker.claim_open,
