@@ -126,7 +126,7 @@ def _tooz_etcd3gw_lock(url: str) -> Task:
 
 
 #: It cannot be imported with any protobuf since 4.
-_ETCD3 = Apart(requirements=("etcd3", "protobuf<4"), script=Path(__file__).with_name("etcd3_lock.py"))
+_ETCD3 = Apart(requirements=("etcd3", "protobuf<4"), script=Path(__file__).with_name("programs") / "etcd3_lock.py")
 
 
 def _python_etcd3_lock(url: str) -> Task:
