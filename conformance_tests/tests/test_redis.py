@@ -776,6 +776,7 @@ def test_urls_say_where_the_server_is() -> None:
     [
         "redis://h/x",
         "redis://h/?nonsense=1",
+        "redis://:pass@h:port/0",
         "redis://:pass@h/0?timeout_ms=0",
         "redis+sentinel://:pass@h/",
         "redis+cluster://:pass@h/1",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from typing import TypeVar
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import msgspec
 
@@ -45,3 +45,29 @@ def options_of(
         raise StoreMisconfigured(f"options of runner {name.lower()!r}: {error}") from None
     except ValueError:  # its text would show the password
         raise StoreMisconfigured(f"this {name} URL cannot be read; write for example {forms}") from None
+
+
+def authority(url: SplitResult) -> dict[str, object]:
+    """The options ``username``, ``password`` and ``hosts``, as far as they stand in ``user:password@host1,host2``."""
+    user, at, hosts = url.netloc.rpartition("@")
+    username, _, password = user.partition(":")
+    options: dict[str, object] = {}
+    if at:
+        options |= {"username": unquote(username), "password": unquote(password)}
+    if hosts:
+        options["hosts"] = tuple(hosts.split(","))
+    return options
+
+
+def host_and_port(text: str, port: int) -> tuple[str, int]:
+    """What ``host``, ``host:number`` or ``[address]:number`` stands for, with ``port`` where no number is given.
+
+    Raises:
+        ValueError: the number is no port.
+    """
+    host, colon, number = text.rpartition(":")
+    if not colon or "]" in number:
+        return text, port
+    if not number.isdecimal() or not 0 < int(number) < 65536:
+        raise ValueError(f"host {text!r}: the port must be a number from 1 to 65535")
+    return host, int(number)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import SplitResult, unquote
+from urllib.parse import SplitResult
 
 import msgspec
 
@@ -41,6 +41,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ValueError("timeout_ms must be a whole number from 1 to 3600000")
         if not self.hosts:
             raise ValueError("hosts must name a member of the cluster")
+        for host in self.hosts:
+            urls.host_and_port(host, PORT)
         if bool(self.username) != bool(self.password):
             raise ValueError("a user needs both username and password")
         if bool(self.tls_cert) != bool(self.tls_key):
@@ -54,7 +56,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     @property
     def addresses(self) -> tuple[str, ...]:
         """The hosts, with their ports."""
-        return tuple(_address(host) for host in self.hosts)
+        found = (urls.host_and_port(host, PORT) for host in self.hosts)
+        return tuple(f"{host or 'localhost'}:{port}" for host, port in found)
 
     @property
     def url(self) -> str:
@@ -65,15 +68,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 def from_url(url: SplitResult) -> Mapping[str, object]:
     """Options that stand in the URL itself."""
-    user, at, hosts = url.netloc.rpartition("@")
-    username, _, password = user.partition(":")
-    options: dict[str, object] = {}
-    if at:
-        options |= {"username": unquote(username), "password": unquote(password)}
+    options = urls.authority(url)
     if url.scheme == "etcds":
         options["tls"] = True
-    if hosts:
-        options["hosts"] = tuple(hosts.split(","))
     if url.path.strip("/"):
         raise StoreMisconfigured(f"an etcd URL has no path; {url.path!r} is too much. Write for example {_FORMS}")
     return options
@@ -89,12 +86,3 @@ def options_of(url: str) -> Options:
         from_url=from_url,
         forms=_FORMS,
     )
-
-
-def _address(text: str) -> str:
-    host, colon, number = text.rpartition(":")
-    if not colon or "]" in number:
-        host, number = text, str(PORT)
-    if not number.isdecimal() or not 0 < int(number) < 65536:
-        raise StoreMisconfigured(f"etcd host {text!r}: the port must be a number from 1 to 65535")
-    return f"{host or 'localhost'}:{number}"

@@ -107,13 +107,9 @@ def from_url(url: SplitResult) -> Mapping[str, object]:
     for name, _ in parse_qsl(url.query, keep_blank_values=True):
         if name.lower() in _FIXED:
             raise StoreMisconfigured(f"runner 'mongodb' takes no option {name!r}: {_FIXED[name.lower()]}")
-    user, _, place = url.netloc.rpartition("@")
-    if not place:
+    options = urls.authority(url)
+    if "hosts" not in options:
         raise StoreMisconfigured(f"a MongoDB URL needs a host: {_FORM}")
-    options: dict[str, object] = {"hosts": tuple(place.split(","))}
-    name, _, password = user.partition(":")
-    if user:
-        options |= {"username": unquote(name), "password": unquote(password)}
     if url.path.strip("/"):
         options["database"] = unquote(url.path.strip("/"))
     if url.scheme == "mongodb+srv":

@@ -8,7 +8,6 @@ from urllib.parse import SplitResult, unquote
 
 import msgspec
 
-from onceward.contracts.errors import StoreMisconfigured
 from onceward.runners import urls
 
 Mode = Literal["single", "sentinel", "cluster"]
@@ -71,6 +70,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ValueError("a cluster has only the database 0")
         if not self.path and not self.hosts:
             raise ValueError("hosts must name a server, or path a Unix socket")
+        for host in self.hosts:
+            urls.host_and_port(host, PORT)
 
     def __repr__(self) -> str:
         return f"Options({self.url})"
@@ -78,7 +79,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     @property
     def addresses(self) -> tuple[tuple[str, int], ...]:
         """The hosts, with their ports."""
-        return tuple(_address(host, SENTINEL_PORT if self.mode == "sentinel" else PORT) for host in self.hosts)
+        default = SENTINEL_PORT if self.mode == "sentinel" else PORT
+        found = (urls.host_and_port(host, default) for host in self.hosts)
+        return tuple((host.strip("[]") or "localhost", port) for host, port in found)
 
     @property
     def url(self) -> str:
@@ -93,20 +96,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 def from_url(url: SplitResult) -> Mapping[str, object]:
     """Options that stand in the URL itself."""
-    user, at, hosts = url.netloc.rpartition("@")
-    username, colon, password = user.partition(":")
-    options: dict[str, object] = {}
-    if at:
-        options["username"] = unquote(username)
-        options["password"] = unquote(password) if colon else ""
+    options = urls.authority(url)
     scheme, _, mode = url.scheme.partition("+")
     path = unquote(url.path).strip("/")
     if scheme == "unix":
         return options | {"path": unquote(url.path)}
     if scheme == "rediss":
         options["tls"] = True
-    if hosts:
-        options["hosts"] = tuple(hosts.split(","))
     if mode:
         options["mode"] = mode
     if mode == "sentinel":
@@ -126,12 +122,3 @@ def options_of(url: str) -> Options:
         from_url=from_url,
         forms=_FORMS,
     )
-
-
-def _address(text: str, port: int) -> tuple[str, int]:
-    host, colon, number = text.rpartition(":")
-    if not colon or "]" in number:
-        host, number = text, str(port)
-    if not number.isdecimal() or not 0 < int(number) < 65536:
-        raise StoreMisconfigured(f"Redis host {text!r}: the port must be a number from 1 to 65535")
-    return host.strip("[]") or "localhost", int(number)

@@ -50,7 +50,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         if not self.hosts:
             raise ValueError("hosts must name a server")
         for host in self.hosts:
-            _check_host(host)
+            if not urls.host_and_port(host, PORT)[0]:
+                raise ValueError(f"host {host!r} has no name: write host or host:port, separated by commas")
         if self.chroot and not _is_path(self.chroot):
             raise ValueError(f"chroot must be a path such as /apps/orders, not {self.chroot!r}")
         if bool(self.username) != bool(self.password):
@@ -70,13 +71,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 def from_url(url: SplitResult) -> Mapping[str, object]:
     """Options that stand in the URL itself."""
-    user, at, hosts = url.netloc.rpartition("@")
-    username, _, password = user.partition(":")
-    options: dict[str, object] = {}
-    if at:
-        options |= {"username": unquote(username), "password": unquote(password)}
-    if hosts:
-        options["hosts"] = tuple(hosts.split(","))
+    options = urls.authority(url)
     if url.path.strip("/"):
         options["chroot"] = "/" + unquote(url.path).strip("/")
     return options
@@ -92,15 +87,6 @@ def options_of(url: str) -> Options:
         from_url=from_url,
         forms=_FORMS,
     )
-
-
-def _check_host(text: str) -> None:
-    host, colon, port = text.rpartition(":")
-    if colon and "]" not in port:
-        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-            raise ValueError(f"host {text!r}: write host or host:port, with a port from 1 to 65535")
-    elif not text:
-        raise ValueError("a host is empty: write host or host:port, separated by commas")
 
 
 def _is_path(path: str) -> bool:
