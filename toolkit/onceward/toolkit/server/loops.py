@@ -21,8 +21,6 @@ log = logging.getLogger("onceward.server")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 #: No timer is longer than this, so that a machine's sleep or an odd clock costs little.
 _LONGEST_WAIT = 60.0
-#: Instead of seconds, when a step has failed.
-_FAILED = float("nan")
 #: A step that takes longer than this hangs.
 STALLED_AFTER = 60.0
 
@@ -91,10 +89,10 @@ class Loop:
             self.wake()
             return
         try:
-            wait = self._tried()
+            done, wait = self._tried()
         finally:
             self._turn.release()
-        if wait is _FAILED or wait == 0:
+        if not done or wait == 0:
             self.wake()
 
     def stop(self) -> None:
@@ -142,32 +140,32 @@ class Loop:
         while not self.stopping:
             self._wake.clear()
             with self._turn:
-                wait = self._tried()
-            if wait is _FAILED:
+                done, wait = self._tried()
+            if not done:
                 self._pause()
             elif wait is None or wait > 0:
                 self._wake.wait(_LONGEST_WAIT if wait is None else min(wait, _LONGEST_WAIT))
 
-    def _tried(self) -> float | None:
-        """One step; the seconds until the next, or ``_FAILED``."""
+    def _tried(self) -> tuple[bool, float | None]:
+        """One step: whether it succeeded, and the seconds until the next."""
         self._began = lease_time()
         try:
             wait = self._step()
         except StoreError as error:
             self._failed(error)
             log.warning("%s: %s; trying again", self.name, error)
-            return _FAILED
+            return False, None
         except BaseException as error:  # a defect, or a listener's sys.exit(), must not end the loop
             self._failed(error)
             log.exception("%s: a round failed; trying again", self.name)
-            return _FAILED
+            return False, None
         finally:
             self._began = None
         if self._failures:
             log.info("%s: works again after %d failed rounds", self.name, self._failures)
         self._failures, self._error = 0, ""
         self._succeeded = lease_time()
-        return wait
+        return True, wait
 
     def _failed(self, error: BaseException) -> None:
         self._failures += 1

@@ -85,17 +85,14 @@ class Worker:
 
     def round(self) -> float:
         """One claim, if there is room; the seconds until the next one is worth while."""
-        asked = None if self._closing.is_set() else self._asked or self._ask()
-        full = asked is not None and self._claim(asked) == asked.claim.limit
-        return 0.0 if full else self._settings.process_every.total_seconds()
+        taken = 0 if self._closing.is_set() else self.claim()
+        return 0.0 if taken and self._full else self._settings.process_every.total_seconds()
 
     def claim(self) -> int:
         """What could start now has been started; the number of runs."""
-        asked = self._asked or self._ask()
-        return 0 if asked is None else self._claim(asked)
-
-    def _claim(self, asked: Asked) -> int:
-        self._asked = asked
+        asked = self._asked = self._asked or self._ask()
+        if asked is None:
+            return 0
         try:
             runs = resend(lambda: self._executor.claim(asked.claim))
         except StoreError as error:
