@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from servers_support import available
 from typer.testing import CliRunner
 
 from onceward.benchmarks.bench import silent
@@ -43,6 +43,7 @@ from onceward.benchmarks.records import (
 from onceward.benchmarks.report import page, text
 from onceward.benchmarks.stats import Spread
 from onceward.benchmarks.verdicts import FLAT_SERVER, IDLE_SERVER, QUICK_START, TARGETS, verdicts
+from onceward.conformance.servers.process import find_binary
 
 PROGRAMS = Path(str(files("onceward.benchmarks.job_servers") / "programs"))
 JOBS = 30
@@ -221,12 +222,26 @@ def test_an_installation_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, tm
         rivals._run([sys.executable, "-c", "import sys; sys.exit('cannot do that')"])
 
 
+@pytest.mark.parametrize(
+    ("prints", "told"),
+    [
+        ('{"error": {"code": "E404", "summary": "Not Found", "detail": "Ask."}}', "Not Found"),
+        ("", "A complete log of this run"),
+        ("[]", "A complete log of this run"),
+    ],
+)
+def test_of_what_npm_says_the_reason_is_shown(prints: str, told: str) -> None:
+    program = f"import sys; print({prints!r}); sys.exit('npm error code E404\\nnpm error A complete log of this run')"
+    with pytest.raises(CannotInstall, match=f"{told}$"):
+        rivals._run([sys.executable, "-c", program])
+
+
 def test_every_rival_has_its_program() -> None:
     for each in RIVALS:
         assert (PROGRAMS / each.program).is_file()
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("node is not installed")
+    node = available(
+        lambda: find_binary("node", advice="install it: apt-get install nodejs, or see https://nodejs.org")
+    )
     for program in PROGRAMS.glob("*.mjs"):
         subprocess.run([node, "--check", str(program)], check=True)
 

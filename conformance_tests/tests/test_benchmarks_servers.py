@@ -27,6 +27,7 @@ from onceward.benchmarks.on_zookeeper import client
 from onceward.benchmarks.peers import PEERS
 from onceward.benchmarks.records import BATCHING, Absent, Broken, Comparison, Result, Row
 from onceward.benchmarks.rounds import Pace
+from onceward.conformance.servers import ServerMissing
 from onceward.conformance.servers.etcd import etcd_url
 from onceward.conformance.servers.mongodb import mongodb_url
 from onceward.conformance.servers.redis import redis_url
@@ -146,11 +147,15 @@ def test_a_peer_that_cannot_live_beside_us_is_measured_in_an_environment_of_its_
     with contestant("etcd") as found:
         rows = list(Bench(Plan(contestants=[found], peers=APART, measures=locks, pace=SHORT)).run())
     absent = [row for row in rows if isinstance(row, Absent)]
-    if absent:
-        pytest.skip(f"{absent[0].contestant}: {absent[0].install}")
+    available(lambda: present(absent))
     assert not [row for row in rows if isinstance(row, Broken)]
     assert compared(rows) == {("etcd", "python-etcd3 Lock")}
     assert all(peer.installed for peer in APART), "kept for the next time"
+
+
+def present(absent: list[Absent]) -> None:
+    if absent:
+        raise ServerMissing(f"{absent[0].contestant} cannot be had: {absent[0].install}")
 
 
 def test_an_environment_that_cannot_be_made_is_told_with_the_reason(

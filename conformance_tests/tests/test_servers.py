@@ -60,7 +60,7 @@ def machine(tmp_path: Path) -> Machine:
 
 
 def test_what_is_there_is_not_installed_again(machine: Machine) -> None:
-    for name in ("redis-server", "etcd", "java", "zookeeper.jar", "cc"):
+    for name in ("redis-server", "etcd", "java", "zookeeper.jar", "cc", "node"):
         machine.has(name)
     machine.has("ldconfig", says="libcurl.so.4 (libc6,x86-64) => /lib/libcurl.so.4")
     machine.has("apt-get")
@@ -76,7 +76,7 @@ def test_packages_are_installed_where_that_is_possible(machine: Machine) -> None
     assert done.returncode == 0
     assert "apt-get -qq update" in machine.calls
     install = machine.calls[machine.calls.index("apt-get -qq install") :].splitlines()[0]
-    assert install.endswith("--no-install-recommends redis-server libcurl4 etcd-server zookeeper gcc libc6-dev")
+    assert install.endswith("--no-install-recommends redis-server libcurl4 etcd-server zookeeper gcc libc6-dev nodejs")
     assert install.count("--yes") == 1
 
 
@@ -87,7 +87,7 @@ def test_where_nothing_may_be_installed_it_says_what_to_do_and_goes_on(machine: 
         machine.has("sudo", ends=1)
     done = machine.run()
     assert done.returncode == 0
-    assert "apt-get install redis-server libcurl4 etcd-server zookeeper gcc libc6-dev" in done.stderr
+    assert "apt-get install redis-server libcurl4 etcd-server zookeeper gcc libc6-dev nodejs" in done.stderr
     assert "ONCEWARD_TEST_REDIS_URL" in done.stderr
     assert "\napt-get" not in f"\n{machine.calls}"
 
@@ -95,7 +95,7 @@ def test_where_nothing_may_be_installed_it_says_what_to_do_and_goes_on(machine: 
 def test_other_systems_are_told_what_is_missing(machine: Machine) -> None:
     done = machine.run()
     assert done.returncode == 0
-    assert "redis-server libcurl4 etcd-server zookeeper gcc libc6-dev not installed" in done.stderr
+    assert "redis-server libcurl4 etcd-server zookeeper gcc libc6-dev nodejs not installed" in done.stderr
 
 
 @pytest.mark.parametrize(

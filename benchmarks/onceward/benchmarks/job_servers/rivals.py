@@ -10,9 +10,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
+
+import msgspec
 
 #: Seconds that an installation may take.
 _PATIENCE = 600
@@ -74,11 +77,13 @@ class Rival:
     def _node(self, folder: Path) -> list[str]:
         node, npm = shutil.which("node"), shutil.which("npm")
         if node is None or npm is None:
-            raise CannotInstall("node and npm are not installed")
+            raise CannotInstall(
+                "node and npm are not installed; get them from https://nodejs.org, or apt-get install nodejs npm"
+            )
         if not self._there(folder):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "package.json").write_text('{"private": true}\n', encoding="utf-8")
-            _run([npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), *self.packages])
+            _run([npm, "install", "--json", "--no-audit", "--no-fund", "--prefix", str(folder), *self.packages])
             self._done(folder)
         _copied(folder, self.program, "tally.mjs")
         return [node, str(folder / self.program)]
@@ -110,8 +115,23 @@ def _run(command: Sequence[str]) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CannotInstall(f"{command[0]}: {error}") from error
     if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
-        raise CannotInstall(said[-1])
+        raise CannotInstall(_reason(done))
+
+
+def _reason(failed: subprocess.CompletedProcess[str]) -> str:
+    """What npm sums it up as, whose last lines say nothing of it; else the last line that was said."""
+    with suppress(msgspec.DecodeError):
+        return msgspec.json.decode(failed.stdout, type=_NpmSays).error.summary
+    said = (failed.stderr or failed.stdout).strip().splitlines()
+    return said[-1] if said else f"exit code {failed.returncode}"
+
+
+class _NpmError(msgspec.Struct):
+    summary: str
+
+
+class _NpmSays(msgspec.Struct):
+    error: _NpmError
 
 
 RIVALS = (
