@@ -229,7 +229,7 @@ def answered(call: object) -> bool:
         except (OutcomeUnknown, StoreUnavailable):
             if time.monotonic() > until:
                 raise
-            time.sleep(0.05)
+            time.sleep(0.05)  # replication is Redis's own; nobody tells when it is done
 
 
 class TestRedisCluster:

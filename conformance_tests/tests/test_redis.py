@@ -829,7 +829,7 @@ def settled(act: Callable[[], None]) -> None:
             return act()
         except StoreUnavailable:
             assert time.monotonic() < until, "the cluster does not come up"
-            time.sleep(0.05)
+            time.sleep(0.05)  # the cluster's own nodes settle it; nobody tells when
 
 
 def test_sentinels_lead_to_the_primary() -> None:

@@ -361,7 +361,7 @@ def test_a_server_that_was_never_started_shuts_down(url: str) -> None:
 
 
 PROGRAM = """
-import sys, time
+import sys, threading
 from onceward.toolkit.jobs import job
 from onceward.toolkit.server import JobServer
 
@@ -370,8 +370,8 @@ def slow(ctx):
     print("began", flush=True)
     ctx.stopping.wait()
     print("asked to stop", flush=True)
-    while not {stops}:
-        time.sleep(0.01)
+    if not {stops}:
+        threading.Event().wait()
 
 server = JobServer.create({url!r}, [slow])
 server.start()
@@ -404,7 +404,8 @@ def test_a_server_s_death_frees_its_run_after_the_lease(tmp_path: Path, started:
         PROGRAM.format(url=url, stops=False)
         .replace('name="slow"', 'name="slow", lock_lifetime=LEASE')
         .replace(
-            "import sys, time", "import sys, time\nfrom datetime import timedelta\nLEASE = timedelta(milliseconds=600)"
+            "import sys, threading",
+            "import sys, threading\nfrom datetime import timedelta\nLEASE = timedelta(milliseconds=600)",
         )
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
