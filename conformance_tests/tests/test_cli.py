@@ -278,6 +278,38 @@ def test_a_store_that_cannot_work(bad: str, tmp_path: Path, monkeypatch: pytest.
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["doctor"],
+        ["runs"],
+        ["show", "import", "1"],
+        ["locks"],
+        ["jobs"],
+        ["unlock", "nightly", "--reason", "stuck", "--yes"],
+        ["purge", "--older-than", "1h", "--yes"],
+        ["enable", "import"],
+        ["disable", "import"],
+        ["retry", "import", "--all"],
+        ["discard", "import", "--all"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_mistyped_path_makes_no_store(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for url in (f"sqlite:///{tmp_path}/job.db", None):
+        result = onceward(*command, url=url)
+        assert result.exit_code == Exit.STORE
+        assert f"{tmp_path / ('job.db' if url else 'onceward.db')} does not exist" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_may_be_submitted_before_there_is_a_server(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/new.db"
+    assert onceward("run", "import", url=url).exit_code == Exit.OK
+    assert onceward("show", "import", "1", url=url).exit_code == Exit.NO
+
+
 @pytest.mark.parametrize("args", [["--nosuch"], ["nosuch"], ["show", "import"], ["runs", "--status", "nosuch"]])
 def test_wrong_usage(args: list[str], url: str) -> None:
     assert onceward(*args, url=url).exit_code == Exit.USAGE

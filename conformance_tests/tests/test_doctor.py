@@ -200,6 +200,7 @@ def onceward(*args: str) -> tuple[int, str, str]:
 
 def test_the_command_s_exit_codes(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/jobs.db"
+    open_runner(url).close()
     code, said, _ = onceward("doctor", url)
     assert code == 0
     assert "no job server lives" in said

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from onceward.runners.factory import open_runner
+
 JOBS = """
 from onceward.toolkit.jobs import Retry, job
 
@@ -93,6 +95,7 @@ def test_a_server_serves_and_people_look_and_change(folder: Path, server: subpro
 
 
 def test_wrong_usage_names_what_is_wrong(folder: Path) -> None:
+    open_runner(f"sqlite:///{folder}/jobs.db").close()
     for arguments, words in [
         (("run", "double", "--data", "{n: 1}"), "--data"),
         (("serve", "no_such_module"), "no_such_module"),

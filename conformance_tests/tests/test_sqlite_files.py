@@ -36,6 +36,7 @@ from onceward.contracts import (
     StoreUnavailable,
 )
 from onceward.runners.clock import ManualClock
+from onceward.runners.factory import open_runner
 from onceward.runners.sqlite import SqliteStore, schema
 from onceward.runners.sqlite.errors import translated
 from onceward.runners.sqlite.options import Options, from_url
@@ -74,6 +75,17 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path.write_text("not a database, but somebody's notes\n" * 100)
     assert "no SQLite database" in refusal(path)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_is_not_there_is_made_only_where_that_is_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match=f"{path} does not exist"):
+            open_runner(f"sqlite:///{path}?create=false")
+        assert not list(tmp_path.iterdir())
+    open_runner(f"sqlite:///{path}").close()
+    open_runner({"type": "sqlite", "config": {"path": str(path), "create": True}}, create=False).close()
+    open_runner("memory://", create=False).close()
 
 
 @pytest.mark.parametrize("owner", [0, 0x12345678])

@@ -67,7 +67,9 @@ class _Found(NamedTuple):
     needs: Sequence[str]
 
 
-def open_runner(source: Source = None, *, namespace: str | None = None, needs: Collection[str] = ()) -> Runner:
+def open_runner(
+    source: Source = None, *, namespace: str | None = None, needs: Collection[str] = (), create: bool = True
+) -> Runner:
     """An open runner; close it, or use it as a context manager.
 
     Args:
@@ -77,14 +79,17 @@ def open_runner(source: Source = None, *, namespace: str | None = None, needs: C
         namespace: isolates applications in one store; wins over the one in the source; ``"default"`` if none has it.
         needs: traits without which the store is refused, such as ``["durable", "shared"]``; adds to those in the
             source (``needs = ["durable"]``, or ``?needs=durable,shared``).
+        create: False: a store that lies in a file is not made if the file does not exist.
 
     Raises:
         InvalidRequest: the namespace is not acceptable, or a need is unknown.
         StoreMisconfigured: unknown type, unknown option, missing extra, unreadable file, a need that the store does
             not meet: says what to do.
-        StoreUnavailable: the store cannot be reached now.
+        StoreUnavailable: the store cannot be reached now, or there is none and it was not to be made.
     """
     found = _resolve(source)
+    if not create and "create" in _options_of(runner_type(found.type)):
+        found = found._replace(config={**found.config, "create": False})
     runner = _build(found, namespace).open()
     try:
         _require(runner, [*found.needs, *needs])
@@ -245,7 +250,7 @@ def _from_mapping(mapping: Mapping[str, object], *, where: str) -> _Found:
 
 def _options(kind: RunnerType, config: Mapping[str, object]) -> msgspec.Struct:
     """The typed options; texts from URLs become numbers and booleans where the option is one."""
-    allowed = [field.encode_name for field in msgspec.structs.fields(kind.options)]
+    allowed = _options_of(kind)
     for name in config:
         if name not in allowed:
             raise StoreMisconfigured(
@@ -257,6 +262,10 @@ def _options(kind: RunnerType, config: Mapping[str, object]) -> msgspec.Struct:
     except msgspec.ValidationError as error:
         problem = _wrong_option(kind, config) or str(error)
         raise StoreMisconfigured(f"options of runner {kind.name!r}: {problem}") from None
+
+
+def _options_of(kind: RunnerType) -> list[str]:
+    return [field.encode_name for field in msgspec.structs.fields(kind.options)]
 
 
 def _wrong_option(kind: RunnerType, config: Mapping[str, object]) -> str | None:

@@ -17,6 +17,7 @@ def _build(options: Options, namespace: str) -> Runner:
         namespace,
         synchronous=options.synchronous,
         busy_timeout=timedelta(milliseconds=options.busy_timeout_ms),
+        create=options.create,
     )
     return Runner.of(store, namespace=namespace, url=f"sqlite:///{options.path}")
 

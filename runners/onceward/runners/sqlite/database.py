@@ -46,12 +46,14 @@ class Database:
         path: of the file.
         synchronous: SQLite's pragma: "OFF", "NORMAL", "FULL" or "EXTRA".
         busy_timeout: seconds to wait for other processes' transactions.
+        create: the file is made if it is not there.
     """
 
-    def __init__(self, path: str, *, synchronous: str, busy_timeout: float) -> None:
+    def __init__(self, path: str, *, synchronous: str, busy_timeout: float, create: bool = True) -> None:
         self.path = path
         self.synchronous = synchronous
         self.busy_timeout = busy_timeout
+        self.create = create
         self.committed: Callable[[], None] = lambda: None
         """Called after each commit of this process."""
         self._opened = False
@@ -85,13 +87,15 @@ class Database:
                 raise StoreMisconfigured(f"SQLite file {path} is a folder: give the path of a file in it")
             if not path.parent.is_dir():
                 raise StoreMisconfigured(f"SQLite file {path}: its folder does not exist; create {path.parent} first")
+            if not self.create and not path.exists():
+                raise StoreUnavailable(f"SQLite file {path} does not exist, and was not to be made")
         except OSError as error:
             raise StoreMisconfigured(f"SQLite file {path} cannot be reached: {error.strerror}") from error
 
     def _start(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = None
         try:
-            connection = self._connect("rwc")
+            connection = self._connect("rwc" if self.create else "rw")
             schema.prepare(connection, self.path, patience=self.busy_timeout)
             self._configure(connection)
             connection.execute("PRAGMA busy_timeout = 0")  # see ``patiently``

@@ -21,11 +21,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             file system: SQLite's locks and shared memory do not work over a network.
         synchronous: when SQLite waits for the disk. "FULL" (or "EXTRA"): an acknowledged write survives a power cut.
             "NORMAL", "OFF": it survives the end of every process, but a power cut may undo the latest ones.
+        create: the file is made if it is not there.
         busy_timeout_ms: how long a request waits for other processes' transactions before it is given up.
     """
 
     path: str = "onceward.db"
     synchronous: Synchronous = "FULL"
+    create: bool = True
     busy_timeout_ms: int = 5_000
 
     def __post_init__(self) -> None:

@@ -34,12 +34,13 @@ class SqliteStore(ExecutorPart, ClaimPart, LockPart, SchedulerPart, LifecyclePar
     """A store in one file that many processes of one machine share, and threads within each of them.
 
     Args:
-        path: of the file; made if it does not exist (its folder must).
+        path: of the file; its folder must exist.
         namespace: of the application; several share a file without seeing each other.
         clock: moves leases and due times; the machine's unless given.
         synchronous: see ``Options``.
         busy_timeout: how long a request waits for other processes' transactions.
         boot: tells one boot of the machine from another; the machine's own unless given.
+        create: the file is made if it does not exist.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class SqliteStore(ExecutorPart, ClaimPart, LockPart, SchedulerPart, LifecyclePar
         synchronous: Synchronous = "FULL",
         busy_timeout: timedelta = BUSY_TIMEOUT,
         boot: str | None = None,
+        create: bool = True,
     ) -> None:
         checks.namespace("namespace", namespace)
         self.namespace = namespace
@@ -58,7 +60,9 @@ class SqliteStore(ExecutorPart, ClaimPart, LockPart, SchedulerPart, LifecyclePar
         self._boot = boot
         self._watches: set[SqliteWatch] = set()
         self._traits = Traits(durable=synchronous in _DURABLE, shared=True, max_payload_bytes=MAX_PAYLOAD_BYTES)
-        self._database = Database(_absolute(path), synchronous=synchronous, busy_timeout=busy_timeout.total_seconds())
+        self._database = Database(
+            _absolute(path), synchronous=synchronous, busy_timeout=busy_timeout.total_seconds(), create=create
+        )
         self._database.committed = self._tell
 
     @property

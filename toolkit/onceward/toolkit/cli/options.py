@@ -34,10 +34,14 @@ class Place:
     namespace: str | None = None
 
 
-def open_place(context: typer.Context, runner: str | None, namespace: str | None) -> Runner:
-    """The runner that was asked for, here or before the command's name, is open."""
+def open_place(context: typer.Context, runner: str | None, namespace: str | None, *, create: bool = False) -> Runner:
+    """The runner that was asked for, here or before the command's name, is open.
+
+    Unless ``create`` says so, none is made: what a command looks at or changes is there already, or the path is wrong.
+    """
     place = context.find_object(Place) or Place()
     return open_runner(
         runner if runner is not None else place.runner,
         namespace=namespace if namespace is not None else place.namespace,
+        create=create,
     )

@@ -95,7 +95,7 @@ def run(
     payload = _parsed(data)
     limit = parse_duration(timeout, field="--timeout")
     delay = None if after is None else parse_duration(after, field="--after")
-    with open_place(context, runner, namespace) as place:
+    with open_place(context, runner, namespace, create=True) as place:
         config = Configs(place).get(job)
         if config is None:
             say(f"No server has known the job {job!r} so far; the run waits until one does.")
