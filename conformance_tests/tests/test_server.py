@@ -31,6 +31,7 @@ from onceward.contracts import (
 from onceward.runners.factory import open_runner
 from onceward.toolkit.jobs import FunctionJob, Job, JobContext, Retry, RetryableError, job
 from onceward.toolkit.jobs.job import Body
+from onceward.toolkit.jobs.launch import Launcher
 from onceward.toolkit.server import JobEvent, JobServer
 from onceward.toolkit.server.loops import LoopState
 
@@ -111,6 +112,33 @@ def test_a_launch_wakes_an_idle_server(url: str, started: Callable[..., JobServe
     assert server.wait_ready()
     until(lambda: server.worker.fruitless > 0)
     assert server.wait(server.launch("j").run, timedelta(seconds=PATIENCE)).status is Status.SUCCEEDED
+
+
+def test_an_idle_server_is_woken_for_a_job_that_was_added_or_enabled_later(
+    url: str, started: Callable[..., JobServer]
+) -> None:
+    """By somebody else's launch: it listens for what it knows now, not for what it knew at its last look."""
+
+    @job(name="first")
+    def first() -> None: ...
+
+    @job(name="second")
+    def second() -> None: ...
+
+    server = started(url, first, process_every=timedelta(hours=1))
+    assert server.wait_ready()
+    until(lambda: server.worker.fruitless > 1)  # it has looked after its listener was ready
+    server.manager.add([second])
+    server.follow()
+    with open_runner(url) as other:
+        runs = [Launcher(other.scheduler).launch("second").run]
+        assert server.wait(runs[0], timedelta(seconds=PATIENCE)).status is Status.SUCCEEDED
+        server.manager.configs.disable("first")
+        until(lambda: not server.manager.plans()["first"].enabled)
+        server.manager.configs.enable("first")
+        until(lambda: server.manager.plans()["first"].enabled)
+        runs.append(Launcher(other.scheduler).launch("first").run)
+        assert server.wait(runs[1], timedelta(seconds=PATIENCE)).status is Status.SUCCEEDED
 
 
 def test_a_retry_that_comes_due_wakes_an_idle_server(url: str, started: Callable[..., JobServer]) -> None:

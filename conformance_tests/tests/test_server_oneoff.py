@@ -53,6 +53,23 @@ def test_a_job_may_run_by_a_schedule_until_it_is_removed(jobs: OneOffJobs) -> No
     jobs.all_settled(PROMPT)
 
 
+def test_a_job_that_was_removed_waits_until_it_is_added_again(url: str, jobs: OneOffJobs) -> None:
+    ran = threading.Event()
+    jobs.add_job(ran.set, name="tick", at=datetime(2100, 1, 1, tzinfo=UTC))
+    jobs.remove_job("tick")
+    jobs.server.launch("tick")
+    jobs.all_settled(PROMPT)  # it is due, but cannot start
+    assert not ran.is_set()
+    jobs.add_job(ran.set, name="tick", at=datetime(2100, 1, 1, tzinfo=UTC))
+    assert ran.wait(PATIENCE)
+    jobs.all_settled(PROMPT)
+    jobs.server.manager.configs.disable("tick")  # by an operator: adding it again does not overrule that
+    jobs.add_job(ran.set, name="tick", at=datetime(2100, 1, 1, tzinfo=UTC))
+    assert not jobs.server.manager.plans()["tick"].enabled
+    with pytest.raises(InvalidRequest, match="nosuch"):
+        jobs.remove_job("nosuch")
+
+
 def test_a_one_off_runs_once_for_ever_and_in_one_process(url: str, jobs: OneOffJobs) -> None:
     ran: list[int] = []
     jobs.add_one_off_job(lambda: ran.append(1), name="migration")

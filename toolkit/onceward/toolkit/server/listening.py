@@ -52,6 +52,11 @@ class Listener:
             raise
         return 0.0
 
+    def follow(self) -> None:
+        """What is of interest may have changed: a wait for something else ends soon, and the next round begins anew."""
+        if self._of is not None and self._of != self._interest():
+            self._drop()
+
     def close(self) -> None:
         """A wait under way ends soon, and no further one begins."""
         self._closed.set()

@@ -38,6 +38,8 @@ class OneOffJobs:
     def __init__(self, runner: Runner | RunnerSource = None, **settings: Any) -> None:
         """The server has started; see ``JobServer.create`` for the settings."""
         self.server = JobServer.create(runner, **settings).start()
+        self._removed: set[str] = set()
+        """What was removed here: it is enabled again when it is added again."""
 
     def add_job(
         self,
@@ -110,7 +112,9 @@ class OneOffJobs:
         return self.server.wait(latest[0].id, timeout)
 
     def all_settled(self, timeout: timedelta = timedelta(minutes=1)) -> None:
-        """Nothing of what was added here is due or runs any more; what is due later is not waited for.
+        """Nothing of what was added here is due or runs any more.
+
+        What is due later is not waited for, nor what cannot start since its job was removed or disabled.
 
         Raises:
             WaitTimeout: not in time.
@@ -125,9 +129,16 @@ class OneOffJobs:
                 continue
 
     def remove_job(self, name: str) -> None:
-        """No further run of the job starts, anywhere."""
+        """No further run of the job starts, anywhere, until it is added here again.
+
+        Runs of it that have not begun wait for that.
+
+        Raises:
+            InvalidRequest: no server has ever known the job.
+        """
         self.server.manager.configs.disable(name)
-        self.server.manager.refresh()
+        self._removed.add(name)
+        self.server.follow()
 
     def shutdown(self, deadline: timedelta | None = None) -> ShutdownReport:
         """See ``JobServer.shutdown``."""
@@ -163,6 +174,9 @@ class OneOffJobs:
     def _add(self, made: Job) -> None:
         self.server.wait_ready()
         self.server.manager.add([made])
+        if made.name in self._removed:
+            self.server.manager.configs.enable(made.name)
+            self._removed.discard(made.name)
         self.server.follow()
 
     def _find(self, name: str) -> Run | None:
@@ -172,7 +186,7 @@ class OneOffJobs:
         now = self.server.runner.lifecycle.now()
         return [
             run.id
-            for name in self.server.manager.jobs()
+            for name, plan in self.server.manager.plans().items()
             for run in self.server.runner.lifecycle.runs(RunQuery(job=name, statuses=_LIVE))
-            if run.status is Status.RUNNING or run.run_at <= now
+            if run.status is Status.RUNNING or (plan.enabled and run.run_at <= now)
         ]

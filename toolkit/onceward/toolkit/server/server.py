@@ -343,6 +343,8 @@ class JobServer:
             for name in ("claim", "schedule"):
                 if name in self.loops:
                     self.loops[name].wake()
+            for listener in self.listeners:
+                listener.follow()
 
     def _refresh(self) -> float:
         self.follow()
