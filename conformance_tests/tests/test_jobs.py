@@ -30,7 +30,8 @@ from onceward.toolkit.jobs import (
     job,
 )
 from onceward.toolkit.jobs.launch import child_key, nominal_time, occurrence_key
-from onceward.toolkit.schedules import Source, parse
+from onceward.toolkit.schedules import Misfire, MisfirePolicy, Source, parse
+from onceward.toolkit.server.capacity import Plan
 
 MINUTE = timedelta(minutes=1)
 STEADY = Retry(attempts=3, delay=MINUTE, backoff=Backoff.FIXED, jitter=0.0)
@@ -94,6 +95,31 @@ def test_a_function_is_a_job_with_and_without_arguments() -> None:
     assert named.settings().priority == -10
 
 
+def test_what_a_document_may_say_code_may_say_too() -> None:
+    @job(
+        schedule="@daily",
+        overlap="queue_one",
+        misfire={"policy": "all", "limit": 3, "grace": "10s"},
+        retry={"attempts": 2, "delay": "5m", "backoff": "linear"},
+        timeout="90s",
+        jitter=500,
+        lock_lifetime="1m",
+        where="process",
+    )
+    def body() -> None: ...
+
+    settings = body.settings()
+    assert settings.overlap is Overlap.QUEUE_ONE
+    assert settings.misfire == Misfire(policy=MisfirePolicy.ALL, limit=3, grace=timedelta(seconds=10))
+    assert settings.retry == Retry(attempts=2, delay=5 * MINUTE, backoff=Backoff.LINEAR)
+    assert settings.timeout == timedelta(seconds=90)
+    assert settings.jitter == timedelta(milliseconds=500)
+    assert settings.lock_lifetime == MINUTE
+    assert not Plan(body, settings).in_event_loop
+    with pytest.raises(InvalidRequest, match=r"Backoff\.FIXED or Backoff\.LINEAR or"):
+        Retry(backoff="linear")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("options", "field"),
     [
@@ -106,6 +132,14 @@ def test_a_function_is_a_job_with_and_without_arguments() -> None:
         ({"name": "onceward:mine"}, "name"),
         ({"name": "n" * 201}, "name"),
         ({"overlap": "sometimes"}, "overlap"),
+        ({"where": "elsewhere"}, "where"),
+        ({"misfire": "perhaps"}, "misfire.policy"),
+        ({"misfire": {"policy": "all", "most": 3}}, "misfire.most"),
+        ({"retry": {"attempts": 3, "backoff": "wild"}}, "retry.backoff"),
+        ({"retry": 3}, "retry"),
+        ({"timeout": "soon"}, "timeout"),
+        ({"jitter": -1}, "jitter"),
+        ({"priority": "high"}, "priority"),
     ],
 )
 def test_what_cannot_be_is_refused_when_declared(options: dict[str, Any], field: str) -> None:

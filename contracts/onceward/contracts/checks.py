@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NoReturn
@@ -133,8 +134,11 @@ def instant(field: str, value: datetime | None) -> None:
 
 def kind(field: str, value: object, wanted: type) -> None:
     """A member of an enumeration, or a record of ours; a text that looks like one is not one."""
-    if not isinstance(value, wanted):
-        refuse(field, value, f"a {wanted.__name__}")
+    if isinstance(value, wanted):
+        return
+    if issubclass(wanted, enum.Enum):
+        refuse(field, value, " or ".join(f"{wanted.__name__}.{member.name}" for member in wanted))
+    refuse(field, value, f"a {wanted.__name__}")
 
 
 def distinct(field: str, values: Sequence[str]) -> None:

@@ -21,8 +21,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypedDict, Unpack, cast, overload
 
 from onceward.contracts import InvalidRequest, Json
-from onceward.toolkit.jobs.retry import Retry, duration
-from onceward.toolkit.jobs.settings import JobSettings, Where, job_name, read_schedule
+from onceward.toolkit.jobs.retry import Retry, Span
+from onceward.toolkit.jobs.settings import JobSettings, Where, job_name, member
 from onceward.toolkit.schedules import Misfire, Overlap, Source
 
 if TYPE_CHECKING:
@@ -34,9 +34,10 @@ Body: TypeAlias = "Callable[[JobContext], Json | Awaitable[Json]] | Callable[[],
 class Job:
     """What is done, and how; subclass it and write ``run``. One instance serves all runs, so keep no run's state in it.
 
-    The attributes are those of ``JobSettings``; a schedule may be anything that ``parse`` understands. What has to be
-    computed can be returned by a getter instead: ``get_schedule``, ``get_retry_config``, ``get_priority``,
-    ``get_concurrency``, ``get_lock_lifetime``.
+    The attributes are those of ``JobSettings``, in any form that a configuration document may have: durations also as
+    milliseconds or as text such as ``"5m"``, policies also by name, ``retry`` also as a mapping; a schedule may be
+    anything that ``parse`` understands. What has to be computed can be returned by a getter instead: ``get_schedule``,
+    ``get_retry_config``, ``get_priority``, ``get_concurrency``, ``get_lock_lifetime``.
 
     Attributes:
         name: of the job; the class's own name unless given.
@@ -46,18 +47,18 @@ class Job:
     name: str = ""
     schedule: Source | None = None
     timezone: str | None = None
-    misfire: Misfire = Misfire()
-    overlap: Overlap = Overlap.SKIP
-    jitter: timedelta = timedelta(0)
-    retry: Retry = Retry()
+    misfire: Misfire | str | Mapping[str, object] = Misfire()
+    overlap: Overlap | str = Overlap.SKIP
+    jitter: Span = timedelta(0)
+    retry: Retry | Mapping[str, object] = Retry()
     priority: int = 0
     concurrency: int | None = None
     max_running: int | None = None
     lock_limit: int | None = None
-    lock_lifetime: timedelta | None = None
-    timeout: timedelta | None = None
+    lock_lifetime: Span | None = None
+    timeout: Span | None = None
     data: Json = None
-    where: Where = Where.THREAD
+    where: Where | str = Where.THREAD
     abstract: ClassVar[bool] = True
     """True in a class that is only there to be subclassed; set per class, never inherited."""
 
@@ -94,7 +95,7 @@ class Job:
         """At most so many runs at a time in one process."""
         return self.concurrency
 
-    def get_lock_lifetime(self) -> timedelta | int | None:
+    def get_lock_lifetime(self) -> Span | None:
         """How long a run outlives its process; a number is milliseconds."""
         return self.lock_lifetime
 
@@ -104,20 +105,23 @@ class Job:
         Raises:
             InvalidRequest: one of it cannot be; names the field.
         """
-        retry, lifetime = self.get_retry_config(), self.get_lock_lifetime()
-        return JobSettings(
-            schedule=read_schedule(self.get_schedule(), self.timezone),
-            misfire=self.misfire,
-            overlap=self.overlap,
-            jitter=self.jitter,
-            retry=retry if isinstance(retry, Retry) else Retry().overridden(retry),
-            priority=int(self.get_priority()),
-            concurrency=self.get_concurrency(),
-            max_running=self.max_running,
-            lock_limit=self.lock_limit,
-            lock_lifetime=None if lifetime is None else duration("lock_lifetime", lifetime),
-            timeout=self.timeout,
-            data=self.data,
+        member(Where, "where", self.where)
+        return JobSettings().overridden(
+            {
+                "schedule": self.get_schedule(),
+                "timezone": self.timezone,
+                "misfire": self.misfire,
+                "overlap": self.overlap,
+                "jitter": self.jitter,
+                "retry": self.get_retry_config(),
+                "priority": self.get_priority(),
+                "concurrency": self.get_concurrency(),
+                "max_running": self.max_running,
+                "lock_limit": self.lock_limit,
+                "lock_lifetime": self.get_lock_lifetime(),
+                "timeout": self.timeout,
+                "data": self.data,
+            }
         )
 
     @property
@@ -168,18 +172,18 @@ class JobOptions(TypedDict, total=False):
     name: str
     schedule: Source | None
     timezone: str | None
-    misfire: Misfire
-    overlap: Overlap
-    jitter: timedelta
-    retry: Retry
+    misfire: Misfire | str | Mapping[str, object]
+    overlap: Overlap | str
+    jitter: Span
+    retry: Retry | Mapping[str, object]
     priority: int
     concurrency: int | None
     max_running: int | None
     lock_limit: int | None
-    lock_lifetime: timedelta | None
-    timeout: timedelta | None
+    lock_lifetime: Span | None
+    timeout: Span | None
     data: Json
-    where: Where
+    where: Where | str
 
 
 @overload

@@ -6,6 +6,7 @@ import enum
 import random
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from typing import TypeAlias
 
 from msgspec.structs import asdict
 
@@ -15,6 +16,8 @@ from onceward.contracts.times import span_ms
 from onceward.toolkit.durations import parse_duration
 
 MAX_ATTEMPTS = 1_000_000
+#: A duration as a person gives it: a timedelta, whole milliseconds, or text such as ``"5m"``.
+Span: TypeAlias = timedelta | int | str
 _NAMES = ("enabled", "attempts", "delay", "backoff", "factor", "max_delay", "jitter", "max_crashes")
 
 

@@ -131,11 +131,11 @@ class JobSettings(Record, frozen=True, kw_only=True):
     def _read(self, name: str, value: object) -> object:
         match name:
             case "retry":
-                return self.retry.overridden(value)
+                return value if isinstance(value, Retry) else self.retry.overridden(value)
             case "misfire":
                 return _misfire(self.misfire, value)
             case "overlap":
-                return _member(Overlap, name, value)
+                return member(Overlap, name, value)
             case "jitter":
                 return duration(name, value)
             case "lock_lifetime" | "timeout":
@@ -188,7 +188,7 @@ def _misfire(present: Misfire, value: object) -> Misfire:
     if not isinstance(limit, int):
         raise InvalidRequest("misfire.limit", limit, f"a whole number from 1 to {MAX_LIMIT}")
     return Misfire(
-        policy=_member(MisfirePolicy, "misfire.policy", given.get("policy", present.policy)),
+        policy=member(MisfirePolicy, "misfire.policy", given.get("policy", present.policy)),
         limit=limit,
         grace=present.grace if grace is None else duration("misfire.grace", grace),
     )
@@ -205,11 +205,16 @@ def _misfire_document(misfire: Misfire) -> dict[str, Json]:
 _Kind = TypeVar("_Kind", bound=enum.StrEnum)
 
 
-def _member(kind: type[_Kind], field: str, value: object) -> _Kind:
+def member(kind: type[_Kind], field: str, value: object) -> _Kind:
+    """The member of an enumeration, or the one with this value.
+
+    Raises:
+        InvalidRequest: there is none; names all.
+    """
     try:
         return kind(str(value))
     except ValueError:
-        raise InvalidRequest(field, value, " or ".join(member.value for member in kind)) from None
+        raise InvalidRequest(field, value, " or ".join(each.value for each in kind)) from None
 
 
 def _priority(value: int) -> None:

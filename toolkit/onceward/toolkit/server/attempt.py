@@ -83,7 +83,7 @@ class Attempt:
 
     def _run(self) -> Any:
         job = self.plan.job
-        return run_in_process(job, self.context) if job.where is Where.PROCESS else job.run(self.context)
+        return run_in_process(job, self.context) if job.where == Where.PROCESS else job.run(self.context)
 
     async def perform_async(self) -> None:
         """The same for a coroutine function, in an event loop."""

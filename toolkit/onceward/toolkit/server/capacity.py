@@ -28,7 +28,7 @@ class Plan:
     @cached_property
     def in_event_loop(self) -> bool:
         """True for a coroutine function, unless it has a process of its own."""
-        return self.job.is_async and self.job.where is Where.THREAD
+        return self.job.is_async and self.job.where == Where.THREAD
 
 
 class Capacity:

@@ -64,7 +64,7 @@ class JobManager:
         for job in jobs:
             job_name(job.name)
             job.settings()
-            if job.where is Where.PROCESS:
+            if job.where == Where.PROCESS:
                 source_of(job)  # a process of its own could not load it
         checks.distinct("jobs", [job.name for job in jobs])
         with self._lock:
