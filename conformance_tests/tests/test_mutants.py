@@ -5,7 +5,7 @@ The summary of a run says how many were caught. What a mutant stands for is told
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -19,11 +19,9 @@ from onceward.conformance.profiles import PROFILES
 from onceward.conformance.properties import watches
 from onceward.conformance.suite import run_suite
 
-BUDGET = timedelta(seconds=45)
-"""For the whole profile, of which each property has its share; a mutant that is caught needs a fraction of it."""
+ROUNDS = 20
+"""Of each property, with the same seeds however slow the machine is; no mutant needs more than a third of them."""
 HEALTHY_BUDGET = timedelta(seconds=15)
-LIMIT = 60.0
-"""Seconds within which the suite must have caught a mutant; promised to whoever uses it."""
 SEED = 4711
 
 
@@ -34,11 +32,18 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watches, "PATIENCE", 2.0)
 
 
-def examined(harness: Harness, profile: str, only: tuple[str, ...], budget: timedelta) -> Certificate:
+def examined(
+    harness: Harness,
+    profile: str,
+    only: tuple[str, ...],
+    *,
+    budget: timedelta = timedelta.max,
+    rounds: float = math.inf,
+) -> Certificate:
     """The certificate of a run of these properties of the profile."""
     excused = {member.id: "another test" for member in PROFILES[profile] if member.id not in only}
     try:
-        return run_suite(harness, profiles=[profile], budget=budget, seed=SEED, excused=excused)
+        return run_suite(harness, profiles=[profile], budget=budget, rounds=rounds, seed=SEED, excused=excused)
     finally:
         harness.close()
 
@@ -46,8 +51,7 @@ def examined(harness: Harness, profile: str, only: tuple[str, ...], budget: time
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)
 def test_a_mutant_is_caught(mutant: Mutant, record_property: Callable[[str, object], None]) -> None:
     record_property("mutant", mutant.name)
-    began = time.monotonic()
-    certificate = examined(mutant.harness(), mutant.profile, mutant.caught_by, BUDGET)
+    certificate = examined(mutant.harness(), mutant.profile, mutant.caught_by, rounds=ROUNDS)
     violations = [result for result in certificate.results if result.verdict is Verdict.VIOLATED]
     assert violations, f"{mutant.name} was not caught: {mutant.bug}\n{verdicts(certificate)}"
     assert {result.id for result in violations} <= set(mutant.caught_by)
@@ -57,7 +61,6 @@ def test_a_mutant_is_caught(mutant: Mutant, record_property: Callable[[str, obje
         assert result.violation is not None
         assert result.violation.happened
         assert result.violation.guarantee
-    assert time.monotonic() - began < LIMIT
 
 
 def verdicts(certificate: Certificate) -> str:
@@ -82,7 +85,7 @@ HEALTHY = [
 
 @pytest.mark.parametrize(("kind", "profile"), HEALTHY, ids=lambda each: getattr(each, "__name__", each))
 def test_a_healthy_store_is_not_accused(kind: Callable[[], Harness], profile: str) -> None:
-    certificate = examined(kind(), profile, properties_that_mutants_need()[profile], HEALTHY_BUDGET)
+    certificate = examined(kind(), profile, properties_that_mutants_need()[profile], budget=HEALTHY_BUDGET)
     assert not certificate.violated, [(each.id, each.violation) for each in certificate.results if each.violation]
     run = [result for result in certificate.results if result.verdict is not Verdict.EXCUSED]
     assert [result.verdict for result in run] == [Verdict.HOLDS] * len(run), verdicts(certificate)

@@ -110,6 +110,17 @@ def test_the_same_seed_makes_the_same_cases(member: Property) -> None:
     assert sum(map(len, first)) > 100
 
 
+def test_a_number_of_rounds_makes_the_same_cases_however_long_they_take() -> None:
+    excused = {member.id: "another test" for member in all_profiles.PROFILES["lock"] if member.id != "lock.model"}
+    once, again = (
+        run_suite(MemoryHarness(), profiles=["lock"], budget=timedelta.max, rounds=2, seed=3, excused=excused).results
+        for _ in range(2)
+    )
+    for first, second in zip(once, again, strict=True):
+        assert (first.rounds, first.cases, first.operations) == (second.rounds, second.cases, second.operations)
+    assert {result.rounds for result in once} == {0, 2}
+
+
 def test_memory_conforms_with_a_small_budget_and_every_promise_was_evaluated(tmp_path: Path) -> None:
     seen: dict[str, float] = {}
     certificate = run_suite(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import secrets
 import shlex
@@ -41,6 +42,7 @@ def run_suite(
     *,
     profiles: Sequence[str] | None = None,
     budget: timedelta = timedelta(seconds=60),
+    rounds: float = math.inf,
     seed: int | None = None,
     out: Path | None = None,
     progress: ProgressCallback = silent,
@@ -56,6 +58,7 @@ def run_suite(
         harness: how to reach the store, and how to make time pass in it.
         profiles: names; None: every profile whose needed traits the store declares.
         budget: time for everything.
+        rounds: of each property at the most; with a seed and enough time, the same everywhere.
         seed: of the first round; None: a random one, which the certificate tells.
         out: folder for certificate.json, report.txt and report.html; None: nothing is written.
         progress: called with a property's id and how far it is, from 0 to 1.
@@ -80,7 +83,7 @@ def run_suite(
     else:
         asked = tuple(profiles) if profiles is not None else fitting(traits, **_reach(harness, faults))
         end = began + budget.total_seconds()
-        examination = Examination(harness, traits, asked, chosen, end, progress, faults)
+        examination = Examination(harness, traits, asked, chosen, end, progress, faults, rounds)
         results = examination.run(excused or {})
         certificate = msgspec.structs.replace(
             base,
@@ -175,6 +178,7 @@ class Examination:
     end: float
     progress: ProgressCallback
     faults: Faults = Faults.MESSAGES
+    rounds: float = math.inf
     probed: dict[str, str] = field(default_factory=dict)
 
     def run(self, excused: Mapping[str, str]) -> tuple[Result, ...]:
@@ -218,9 +222,11 @@ class Examination:
         )
 
     def _rounds(self, member: Property, trial: Trial, until: float) -> tuple[Verdict, str, int]:
-        """Round after round, each with the next seed, until one fails or the time is over."""
+        """Round after round, each with the next seed, until one fails, or the time or their number is over."""
         rounds = 0
-        while rounds == 0 or time.monotonic() < until or (rounds < ENOUGH and _never(member, trial)):
+        while rounds < self.rounds and (
+            rounds == 0 or time.monotonic() < until or (rounds < ENOUGH and _never(member, trial))
+        ):
             trial.seed = self.seed + rounds
             trial.until = until if rounds and not _never(member, trial) else None
             rounds += 1
