@@ -57,7 +57,7 @@ from onceward.runners.redis.names import escaped, original, prefix, run_of, run_
 from onceward.runners.redis.options import options_of
 from onceward.runners.redis.scripts import scripts
 from onceward.runners.redis.target import slot_of
-from onceward.runners.redis.wire import Reply, connect
+from onceward.runners.redis.wire import connect
 
 T = TypeVar("T")
 
@@ -450,13 +450,13 @@ def test_a_lost_reply_is_settled_by_asking_again() -> None:
         request = checkin(store)
         wire = store._link._wire
         assert wire is not None
-        receive = wire.receive
+        feed = wire._feed
 
-        def lose(count: int, replies: list[Reply]) -> None:
-            receive(count, [])
+        def lose() -> None:
+            feed()
             raise ConnectionResetError("the reply is lost")
 
-        wire.receive = lose  # type: ignore[method-assign]
+        wire._feed = lose  # type: ignore[method-assign]
         with pytest.raises(OutcomeUnknown, match="send the same request again"):
             store.checkin(request)
         again = store.checkin(request)

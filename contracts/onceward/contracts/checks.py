@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NoReturn
 
@@ -25,10 +25,18 @@ def refuse(field: str, value: object, allowed: str) -> NoReturn:
     raise InvalidRequest(field, value, allowed)
 
 
-def _line(field: str, value: str, most: int) -> None:
-    """Accept a short, visible, single-line text; the common case costs one ``isprintable``."""
-    if type(value) is str and value.isprintable() and 0 < len(value) <= most // 4 and not value.isspace():
-        return
+def _line(most: int) -> Callable[[str, str], None]:
+    """A check that accepts visible, single-line text; a short one costs little, as every request has several."""
+    short = most // 4
+
+    def check(field: str, value: str) -> None:
+        if not (type(value) is str and value.isprintable() and 0 < len(value) <= short and not value.isspace()):
+            _examine(field, value, most)
+
+    return check
+
+
+def _examine(field: str, value: str, most: int) -> None:
     if not isinstance(value, str) or not value or value.isspace():
         refuse(field, value, _NAME_RULE.format(most))
     try:
@@ -39,24 +47,14 @@ def _line(field: str, value: str, most: int) -> None:
         refuse(field, value, _NAME_RULE.format(most))
 
 
-def name(field: str, value: str) -> None:
-    """A job's, lock's or configuration's name. Slashes, colons and spaces are fine; runners escape them."""
-    _line(field, value, MAX_NAME_BYTES)
-
-
-def key(field: str, value: str) -> None:
-    """A run's key."""
-    _line(field, value, MAX_KEY_BYTES)
-
-
-def namespace(field: str, value: str) -> None:
-    """An application's namespace."""
-    _line(field, value, MAX_NAMESPACE_BYTES)
-
-
-def token_text(field: str, value: str) -> None:
-    """A holder or a request id."""
-    _line(field, value, MAX_NAME_BYTES)
+name = _line(MAX_NAME_BYTES)
+"""A job's, lock's or configuration's name. Slashes, colons and spaces are fine; runners escape them."""
+key = _line(MAX_KEY_BYTES)
+"""A run's key."""
+namespace = _line(MAX_NAMESPACE_BYTES)
+"""An application's namespace."""
+token_text = _line(MAX_NAME_BYTES)
+"""A holder or a request id."""
 
 
 def stamp(field: str, value: Mapping[str, Json]) -> Mapping[str, Json]:

@@ -49,7 +49,7 @@ def new_request() -> str:
         block = os.urandom(16 * _DRAWN_AT_ONCE)
         bits, *others = (int.from_bytes(block[at : at + 16]) for at in range(0, len(block), 16))
         _drawn.extend(others)
-    return f"{bits ^ time.time_ns():032x}"
+    return (bits ^ time.time_ns()).to_bytes(16).hex()
 
 
 if hasattr(os, "register_at_fork"):
@@ -100,10 +100,14 @@ class CheckIn(Record, frozen=True, kw_only=True):
         checks.kind("run", self.run, RunId)
         checks.token_text("holder", self.holder)
         checks.token_text("request", self.request)
-        checks.lease("lease", self.lease)
-        checks.kind("on_failed", self.on_failed, OnFailed)
-        checks.kind("on_abandoned", self.on_abandoned, OnAbandoned)
-        checks.budget("max_crashes", self.max_crashes)
+        if self.lease is not None:
+            checks.required_lease("lease", self.lease)
+        if self.on_failed is not OnFailed.BLOCK:
+            checks.kind("on_failed", self.on_failed, OnFailed)
+        if self.on_abandoned is not OnAbandoned.RERUN:
+            checks.kind("on_abandoned", self.on_abandoned, OnAbandoned)
+        if self.max_crashes is not None:
+            checks.budget("max_crashes", self.max_crashes)
 
 
 class CheckInOutcome(enum.StrEnum):

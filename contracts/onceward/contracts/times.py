@@ -28,6 +28,11 @@ def span_ms(span: timedelta) -> int:
     return -(-span // _MS)
 
 
+def whole_ms(span: timedelta) -> timedelta:
+    """The duration that a store keeps: rounded up as in ``span_ms``; mostly the very same."""
+    return -(-span // _MS) * _MS if span.microseconds % 1_000 else span
+
+
 def span(ms: int) -> timedelta:
     """A duration of so many milliseconds."""
     return ms * _MS

@@ -51,11 +51,19 @@ class Combiner(Generic[Request, Answer]):
     Args:
         set_off: sends the requests of one trip, and answers with what waits for their answers. Neither is called
             before the trip before is over.
+        alone: carries the one request of a lone caller there and back, where that takes less than ``set_off`` does.
         most: so many requests go into one trip.
     """
 
-    def __init__(self, set_off: Callable[[Sequence[Request]], Finish[Answer]], *, most: int = 256) -> None:
+    def __init__(
+        self,
+        set_off: Callable[[Sequence[Request]], Finish[Answer]],
+        *,
+        alone: Callable[[Request], Answer | BaseException] | None = None,
+        most: int = 256,
+    ) -> None:
         self._set_off = set_off
+        self._alone = alone or (lambda request: set_off((request,))()[0])
         self._most = most
         self.reset()
 
@@ -68,7 +76,7 @@ class Combiner(Generic[Request, Answer]):
         """The answer to ``request``, which may have shared its trip with others."""
         if self._under_way.acquire(blocking=False):
             try:
-                answer = self._set_off((request,))()[0]
+                answer = self._alone(request)
             finally:
                 self._next_trip()
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from onceward.contracts.executor import Executor
 from onceward.contracts.payload import Json
@@ -22,7 +22,7 @@ from onceward.contracts.requests import (
     Renewed,
     Want,
 )
-from onceward.contracts.times import due_ms, from_ms, span, span_ms, to_ms
+from onceward.contracts.times import due_ms, from_ms, span, span_ms, to_ms, whole_ms
 from onceward.runners.encoding import decode
 from onceward.runners.redis import rows
 from onceward.runners.redis.base import Base
@@ -30,8 +30,6 @@ from onceward.runners.redis.names import escaped, run_text
 from onceward.runners.redis.rows import budget_text, json_text, lease_text, listed, number, text
 
 _RENEWED = (Renewed.LOST, Renewed.HELD, Renewed.CANCELLING)
-#: What a check-in wants unless it says something else; then it is not sent.
-_NO_OPTIONS = (OnFailed.BLOCK, OnAbandoned.RERUN, "", "")
 _OUTCOME = {outcome.value: outcome for outcome in CheckInOutcome}
 
 
@@ -39,23 +37,14 @@ class ExecutorPart(Base, Executor):
     """``Executor`` on the server."""
 
     def checkin(self, request: CheckIn) -> Admission:
-        lease_ms = None if request.lease is None else span_ms(request.lease)
-        payload = json_text(request.payload, "payload")
-        options = (request.on_failed, request.on_abandoned, budget_text(request.max_crashes), payload)
-        answer = self._run(
-            "checkin",
-            run_text(request.run),
-            request.holder,
-            request.request,
-            "" if lease_ms is None else lease_ms,
-            *(() if options == _NO_OPTIONS else options),
-        )
-        reply = listed(answer)
-        now = number(reply[1])
-        if reply[2] is not None:
-            return _created(request, lease_ms, now, number(reply[2]), decode(payload) if payload else None)
-        run = rows.make_run(request.run, rows.fields_of(listed(reply[3])))
-        return Admission(outcome=_OUTCOME[text(reply[0])], run=run, remaining=rows.remaining(run, now))
+        lease_ms = "" if request.lease is None else span_ms(request.lease)
+        options = _options(request)
+        reply = self._run("checkin", run_text(request.run), request.holder, request.request, lease_ms, *options)
+        if type(reply) is str:
+            return _created(request, reply, decode(options[-1]) if options and options[-1] else None)
+        outcome, now, fields = listed(reply)
+        run = rows.make_run(request.run, rows.fields_of(listed(fields)))
+        return Admission(outcome=_OUTCOME[text(outcome)], run=run, remaining=rows.remaining(run, number(now)))
 
     def claim(self, request: Claim) -> Sequence[Run]:
         which: list[str | int] = ["any"]
@@ -93,22 +82,23 @@ class ExecutorPart(Base, Executor):
         return rows.make_run(run, fields) if fields else None
 
     def lock(self, request: LockRequest) -> LockAnswer:
-        reply = listed(
-            self._run(
-                "lock",
-                escaped(request.lock.name),
-                request.holder,
-                request.request,
-                span_ms(request.lease),
-                json_text(request.note, "note"),
-            )
+        reply = self._run(
+            "lock",
+            escaped(request.lock.name),
+            request.holder,
+            request.request,
+            span_ms(request.lease),
+            json_text(request.note, "note"),
         )
-        if reply[0] == "late":
+        if type(reply) is str:
+            return _granted(request, reply)
+        whose, *known = listed(reply)
+        if whose == "late":
             return LockAnswer(acquired=False)
-        lease = rows.lease_from(request.lock, reply[2:])
+        lease = rows.lease_from(request.lock, known[1:])
         assert lease.expires is not None  # every lock has a lease that ends
-        left = span(to_ms(lease.expires) - number(reply[1]))
-        return LockAnswer(acquired=reply[0] == "mine", lease=lease, remaining=left)
+        left = span(to_ms(lease.expires) - number(known[0]))
+        return LockAnswer(acquired=whose == "mine", lease=lease, remaining=left)
 
     def unlock(self, lease: Lease) -> bool:
         if not isinstance(lease.resource, LockId):
@@ -116,15 +106,21 @@ class ExecutorPart(Base, Executor):
         return self._run("unlock", escaped(lease.resource.name), str(lease.token), lease.request) == 1
 
 
-def _created(request: CheckIn, lease_ms: int | None, now: int, token: int, payload: Json) -> Admission:
-    """The admission to a run that this request has made; the server only told what we could not know."""
-    moment = from_ms(now)
+def _options(request: CheckIn) -> tuple[str, ...]:
+    """What a check-in wants besides; nothing where it is what most want."""
+    usual = request.on_failed is OnFailed.BLOCK and request.on_abandoned is OnAbandoned.RERUN
+    if usual and request.max_crashes is None and request.payload is None:
+        return ()
+    budget, payload = str(budget_text(request.max_crashes)), json_text(request.payload, "payload")
+    return request.on_failed, request.on_abandoned, budget, payload
+
+
+def _created(request: CheckIn, told: str, payload: Json) -> Admission:
+    """The admission to a run that this request has made; the server only told when, and the token."""
+    moment, token = _told(told)
+    duration = None if request.lease is None else whole_ms(request.lease)
     run = rows.first_held(
-        request.run,
-        holder=request.holder,
-        request=request.request,
-        token=token,
-        duration=None if lease_ms is None else span(lease_ms),
+        rows.new_lease(request.run, request, token, duration, moment),
         now=moment,
         run_at=moment,
         created=moment,
@@ -133,7 +129,21 @@ def _created(request: CheckIn, lease_ms: int | None, now: int, token: int, paylo
         max_crashes=request.max_crashes,
         origin=request.request,
     )
-    return Admission(outcome=CheckInOutcome.ADMITTED, run=run, remaining=run.lease.duration if run.lease else None)
+    return Admission(outcome=CheckInOutcome.ADMITTED, run=run, remaining=duration)
+
+
+def _granted(request: LockRequest, told: str) -> LockAnswer:
+    """The answer to a lock that this request has got; the server only told when, and the token."""
+    moment, token = _told(told)
+    duration = whole_ms(request.lease)
+    lease = rows.new_lease(request.lock, request, token, duration, moment)
+    return LockAnswer(acquired=True, lease=lease, remaining=duration)
+
+
+def _told(text: str) -> tuple[datetime, int]:
+    """Now by the server's clock, and the token that was given."""
+    now, token = text.split(" ")
+    return from_ms(int(now)), int(token)
 
 
 def _want(want: Want, request: Claim) -> tuple[str | int, ...]:

@@ -20,7 +20,7 @@ from onceward.contracts.records import (
     RunId,
     Status,
 )
-from onceward.contracts.requests import Claim
+from onceward.contracts.requests import CheckIn, Claim, LockRequest
 from onceward.contracts.times import from_ms, span, span_ms, to_ms
 from onceward.contracts.transitions import ABANDONED
 from onceward.runners.encoding import decode, encode
@@ -69,8 +69,8 @@ def fields_of(flat: Sequence[Reply]) -> dict[str, str]:
 def make_run(run: RunId, f: dict[str, str]) -> Run:
     """The run whose hash has these fields; what a check-in leaves out is as in ``facts.lua``."""
     status = _STATUS[f["status"]]
-    if "attempt" in f:
-        f = {"token": f["sequence"], "request": f["origin"], "run_at": f["created"], "started": f["created"], **f}
+    if "holder" in f:
+        f = _by_checkin(f) | f
     attempts = _attempts(f)
     last = attempts[-1] if attempts else None
     return Run(
@@ -99,17 +99,23 @@ def make_run(run: RunId, f: dict[str, str]) -> Run:
     )
 
 
+def _by_checkin(f: dict[str, str]) -> dict[str, str]:
+    """What a check-in that makes a run leaves out."""
+    created = f["created"]
+    left = {"attempt": "1", "token": f["sequence"], "request": f["origin"], "run_at": created, "started": created}
+    if f.get("lease_ms"):
+        left["until"] = str(int(created) + int(f["lease_ms"]))
+    return left
+
+
 def claimed(reply: Sequence[Reply], claim: Claim, now: datetime) -> Run:
     """A run as ``claim.lua`` tells it."""
     if reply[1] != "":
         return run_from(reply)
     name, _, token, lease_ms, run_at, created, sequence, priority, origin, budget, payload = reply
+    lease = new_lease(run_of(text(name)), claim, number(token), span(number(lease_ms)), now)
     return first_held(
-        run_of(text(name)),
-        holder=claim.holder,
-        request=claim.request,
-        token=number(token),
-        duration=span(number(lease_ms)),
+        lease,
         now=now,
         run_at=from_ms(number(run_at)),
         created=from_ms(number(created)),
@@ -121,13 +127,27 @@ def claimed(reply: Sequence[Reply], claim: Claim, now: datetime) -> Run:
     )
 
 
-def first_held(
-    run: RunId,
-    *,
-    holder: str,
-    request: str,
+def new_lease(
+    resource: RunId | LockId,
+    request: CheckIn | Claim | LockRequest,
     token: int,
     duration: timedelta | None,
+    now: datetime,
+) -> Lease:
+    """The lease that a request got ``now``; the server only told what its caller could not know."""
+    return Lease(
+        resource=resource,
+        holder=request.holder,
+        token=token,
+        request=request.request,
+        duration=duration,
+        expires=None if duration is None else now + duration,
+    )
+
+
+def first_held(
+    lease: Lease,
+    *,
     now: datetime,
     run_at: datetime,
     created: datetime,
@@ -137,15 +157,9 @@ def first_held(
     origin: str,
     priority: int = 0,
 ) -> Run:
-    """A run that nobody had before ``now``; the server only told what its caller could not know."""
-    lease = Lease(
-        resource=run,
-        holder=holder,
-        token=token,
-        request=request,
-        duration=duration,
-        expires=None if duration is None else now + duration,
-    )
+    """A run that nobody had before it was leased ``now``."""
+    run, holder, token, request = lease.resource, lease.holder, lease.token, lease.request
+    assert isinstance(run, RunId)  # locks are not asked about
     return Run(
         id=run,
         status=Status.RUNNING,

@@ -31,6 +31,10 @@ def examined(ask: Callable[..., Reply], options: Options) -> Traits:
     version = said.get("valkey_version") or said.get("redis_version", "0")
     if int(version.partition(".")[0]) < _OLDEST:
         raise StoreMisconfigured(f"{where} is Redis {version}; Onceward needs Redis 7 or newer, or Valkey")
+    if said.get("arch_bits") == "32":
+        raise StoreMisconfigured(
+            f"{where} is a 32-bit program, whose scripts cannot count milliseconds; take a 64-bit one"
+        )
     if said.get("role") == "slave":
         raise StoreMisconfigured(
             f"{where} is a read-only replica of {said.get('master_host')}:{said.get('master_port')}; "

@@ -82,6 +82,18 @@ class Wire:
             if time.monotonic() > deadline:
                 raise TimeoutError
 
+    def reply_to(self, data: bytes) -> Reply:
+        """``data``, which is one command, is sent; its reply, which mostly comes in one piece. Else as ``receive``."""
+        self._sock.sendall(data)
+        self._feed()
+        reply: Reply = self._reader.gets()
+        if reply is False:
+            replies: list[Reply] = []
+            self.receive(1, replies)
+            return replies[0]
+        self._idle_since = time.monotonic()
+        return reply
+
     def _feed(self) -> None:
         size = self._sock.recv_into(self._buffer)
         if not size:

@@ -3,34 +3,41 @@
   KEYS[1] prefix of the namespace's keys
   ARGV    run id, holder, request, lease in ms ("": never lapses); then all of these or none: on_failed (else "block"),
           on_abandoned (else "rerun"), max_crashes (else "": no limit), payload in JSON (else "": none)
-  Returns {outcome, now, number}: created, where number is its token and its sequence;
-       or {outcome, now, false, fields of the run as it is now}.
+  Returns "<now> <number>": created, where number is its token and its sequence (the server is slower to answer lists);
+       or {outcome, now, fields of the run as it is now}.
   Guarantees G1, G2, G5. ]]
 --@include lib/clock.lua
 --@include lib/tell.lua
 local call, format = redis.call, string.format
 local id, holder, request, lease_ms, on_failed, on_abandoned, budget, payload = unpack(ARGV)
-local key = P .. "r:" .. id
+local key, job = P .. "r:" .. id, string.match(id, "^[^:]*")
+local running = P .. "l:" .. job .. ":running"
+local found = call("EXISTS", key, key, running) -- 2 or 3: the run is known; 1: only its job, which has others running
 
-if call("EXISTS", key) == 0 then
-  local number, job = format("%d", call("INCR", P .. "n")), string.match(id, "^[^:]*")
-  local ends = lease_ms ~= "" and format("%.0f", now + lease_ms) or ""
+if found < 2 then
+  local number = format("%d", call("INCR", P .. "n"))
   call(
     "HSET", key, "status", "running", "sequence", number, "created", moment, "origin", request, "holder", holder,
-    "attempt", "1", "lease_ms", lease_ms, "until", ends
+    "lease_ms", lease_ms
   )
   if payload then
     call("HSET", key, "max_crashes", budget, "payload", payload)
   end
-  call("ZADD", P .. "l:" .. job .. ":running", number, id)
-  call("ZADD", P .. "x:" .. job, ends ~= "" and ends or "+inf", id)
-  call("SADD", P .. "jobs", job)
-  if ends ~= "" then
+  call("ZADD", running, number, id)
+  if found == 0 then
+    call("SADD", P .. "jobs", job)
+  end
+  if lease_ms == "" then
+    call("ZADD", P .. "x:" .. job, "+inf", id)
+  else
+    local ends = format("%d", now + lease_ms)
+    call("ZADD", P .. "x:" .. job, ends, id)
     tell("j", job, ends)
   end
-  return {"admitted", moment, number}
+  return moment .. " " .. number
 end
 
+--@include lib/soonest.lua
 --@include lib/facts.lua
 --@include lib/history.lua
 --@include lib/lists.lua
@@ -74,4 +81,4 @@ end
 
 local outcome = decide(facts(id))
 tell_soonest()
-return {outcome, moment, false, call("HGETALL", key)}
+return {outcome, moment, call("HGETALL", key)}

@@ -7,13 +7,14 @@
   Allowed when memory is short, since it lets work end.   Guarantees G4, G6, G7. ]]
 --@include lib/clock.lua
 --@include lib/tell.lua
+--@include lib/soonest.lua
 --@include lib/facts.lua
 --@include lib/history.lua
 --@include lib/lists.lua
 -- What a check-out does not look at, it does not ask for.
 FACTS = {
   "status", "token", "request", "sequence", "origin", "attempt", "claim", "priority", "run_at", "created", "failures",
-  "attempt_request",
+  "attempt_request", "holder",
 }
 
 local function record(id, token, proof, ending, result, failure, due, request)
@@ -27,7 +28,7 @@ local function record(id, token, proof, ending, result, failure, due, request)
   local key = P .. "r:" .. id
   if due ~= "" then
     local delay = string.match(due, "^+(.*)")
-    f.status, f.run_at = "scheduled", delay and string.format("%.0f", now + delay) or due
+    f.status, f.run_at = "scheduled", delay and string.format("%d", now + delay) or due
     redis.call(
       "HSET", key, "status", f.status, "run_at", f.run_at, "attempt_ended", moment, "ending", ending,
       "checkout", request, "error", failure

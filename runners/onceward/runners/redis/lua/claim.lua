@@ -11,6 +11,7 @@
   Guarantees G1, G2, G12, G13. ]]
 --@include lib/clock.lua
 --@include lib/tell.lua
+--@include lib/soonest.lua
 --@include lib/facts.lua
 --@include lib/history.lua
 --@include lib/lists.lua

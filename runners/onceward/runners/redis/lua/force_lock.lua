@@ -6,16 +6,13 @@
   Guarantees G2. ]]
 --@include lib/clock.lua
 --@include lib/tell.lua
+--@include lib/lock_text.lua
 local name = ARGV[1]
-local key = P .. "k:" .. name
-local holder, token, request, lease_ms, ends, held =
-  unpack(redis.call("HMGET", key, "holder", "token", "request", "lease_ms", "until", "held"))
+local held, token, request, lease_ms, ends, acquired, holder, words = lock_text(name)
 if held ~= "1" or tonumber(ends) <= now or (ARGV[2] ~= "" and ARGV[2] ~= token) then
   return false
 end
 local fence = string.format("%d", redis.call("INCR", P .. "n"))
-redis.call("HSET", key, "token", fence, "request", "forced:" .. fence, "held", "0")
-redis.call("ZREM", P .. "kh", name)
-redis.call("ZADD", P .. "kf", ends, name)
+keep(name, "0", fence, "forced:" .. fence, lease_ms, ends, acquired, holder, words)
 tell("l", name, "0")
 return {holder, token, request, lease_ms, ends}

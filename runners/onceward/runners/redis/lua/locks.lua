@@ -3,12 +3,10 @@
   KEYS[1] prefix of the namespace's keys
   Returns {now, then for each {name, holder, token, request, lease_ms, until, acquired, note in JSON or ""}}. ]]
 --@include lib/clock.lua
+--@include lib/lock_text.lua
 local found = {now}
-for _, name in ipairs(redis.call("ZRANGE", P .. "kh", 0, -1)) do
-  local lock = redis.call(
-    "HMGET", P .. "k:" .. name, "holder", "token", "request", "lease_ms", "until", "acquired", "note"
-  )
-  table.insert(lock, 1, name)
-  found[#found + 1] = lock
+for _, name in ipairs(redis.call("ZRANGEBYSCORE", P .. "k", 0, "+inf")) do
+  local _, token, request, lease_ms, ends, acquired, holder, words = lock_text(name)
+  found[#found + 1] = {name, holder, token, request, lease_ms, ends, acquired, words}
 end
 return found

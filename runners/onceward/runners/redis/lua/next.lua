@@ -22,7 +22,7 @@ for i = 3, 2 + jobs do
   end
 end
 for i = 3 + jobs, #ARGV do
-  local ends = tonumber(redis.call("ZSCORE", P .. "kh", ARGV[i]) or nil)
+  local ends = tonumber(redis.call("ZSCORE", P .. "k", ARGV[i]) or nil)
   if ends and ends > seen and (not first or ends < first) then
     first = ends
   end

@@ -3,12 +3,11 @@
   KEYS[1] prefix of the namespace's keys   ARGV[1] age in ms
   Returns how many; 10000 at the most in one call.   Guarantees G2, G14. ]]
 --@include lib/clock.lua
-local before, gone = string.format("%.0f", now - ARGV[1]), 0
-for _, list in ipairs({P .. "kf", P .. "kh"}) do
-  for _, name in ipairs(redis.call("ZRANGEBYSCORE", list, "-inf", before, "LIMIT", 0, 5000)) do
-    redis.call("ZREM", list, name)
-    redis.call("DEL", P .. "k:" .. name)
-    gone = gone + 1
-  end
+local before = now - ARGV[1]
+local from, to = string.format("%.0f", -before), string.format("%.0f", before)
+local gone = redis.call("ZRANGEBYSCORE", P .. "k", from, to, "LIMIT", 0, 10000) -- free: below zero; held: above
+for _, name in ipairs(gone) do
+  redis.call("ZREM", P .. "k", name)
+  redis.call("DEL", P .. "k:" .. name)
 end
-return gone
+return #gone

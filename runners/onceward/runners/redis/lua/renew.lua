@@ -8,19 +8,25 @@
 --@include lib/tell.lua
 --@include lib/facts.lua
 --@include lib/lists.lua
+--@include lib/lock_text.lua
+-- What a renewal does not look at, it does not ask for.
+FACTS = {
+  "status", "token", "request", "sequence", "origin", "until", "lease_ms", "created", "run_at", "cancel_requested",
+  "holder",
+}
+
 local function renew_run(id, token, request, duration, progress)
   local key = P .. "r:" .. id
-  local status, newest, proof, ends, stop, sequence, origin = unpack(redis.call(
-    "HMGET", key, "status", "token", "request", "until", "cancel_requested", "sequence", "origin"
-  ))
-  if status ~= "running" or (newest or sequence) ~= token or (proof or origin) ~= request or (ends and ends ~= "" and tonumber(ends) <= now) then
+  local f = facts(id)
+  if not f or f.status ~= "running" or f.token ~= token or f.request ~= request or lapsed(f) then
     return 0
   end
-  if ends and ends ~= "" and duration ~= "" then
-    local job, later = job_of(id), string.format("%.0f", now + duration)
+  local ends = f["until"]
+  if ends and duration ~= "" then
+    local job, later = job_of(id), string.format("%d", now + duration)
     redis.call("HSET", key, "lease_ms", duration, "until", later)
     if redis.call("ZADD", P .. "x:" .. job, later, id) == 1 then -- seen to lapse, and the server's clock went back
-      redis.call("ZREM", P .. "d:" .. job, place_lapsed(id, facts(id)))
+      redis.call("ZREM", P .. "d:" .. job, place_lapsed(id, f))
     end
     if tonumber(later) < tonumber(ends) then
       tell("j", job, later)
@@ -29,20 +35,17 @@ local function renew_run(id, token, request, duration, progress)
   if progress ~= "" then
     redis.call("HSET", key, "progress", progress)
   end
-  return stop and 2 or 1
+  return f.cancel_requested and 2 or 1
 end
 
 local function renew_lock(name, token, request, duration)
-  local key = P .. "k:" .. name
-  local newest, proof, ends, lease_ms, held =
-    unpack(redis.call("HMGET", key, "token", "request", "until", "lease_ms", "held"))
+  local held, newest, proof, lease_ms, ends, acquired, holder, words = lock_text(name)
   if newest ~= token or proof ~= request or held ~= "1" or tonumber(ends) <= now then
     return 0
   end
   duration = duration ~= "" and duration or lease_ms
-  local later = string.format("%.0f", now + duration)
-  redis.call("HSET", key, "lease_ms", duration, "until", later)
-  redis.call("ZADD", P .. "kh", later, name)
+  local later = string.format("%d", now + duration)
+  keep(name, "1", token, request, duration, later, acquired, holder, words)
   if tonumber(later) < tonumber(ends) then
     tell("l", name, later)
   end

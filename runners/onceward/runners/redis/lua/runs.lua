@@ -7,6 +7,8 @@
   Returns {sequence to go on behind (false: that is all), then fields of each run, its id before them}.
   Looks at a bounded number of runs, so that a rare match does not stop the server. ]]
 --@include lib/clock.lua
+--@include lib/facts.lua
+FACTS = {"status", "until", "lease_ms", "created"}
 local up, after, limit = ARGV[1] == "up", ARGV[2], tonumber(ARGV[3])
 local LOOKS = 10000
 
@@ -16,8 +18,7 @@ local function matches(id)
     return false
   end
   if ARGV[4] == "1" then
-    local ends = redis.call("HGET", P .. "r:" .. id, "until")
-    return ends and ends ~= "" and tonumber(ends) <= now
+    return lapsed(facts(id))
   end
   return true
 end

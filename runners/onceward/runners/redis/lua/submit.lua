@@ -7,6 +7,7 @@
   Guarantees G1, G7, G13. ]]
 --@include lib/clock.lua
 --@include lib/tell.lua
+--@include lib/soonest.lua
 --@include lib/lists.lua
 together()
 local answers, jobs = {}, {}
@@ -16,7 +17,7 @@ for i = 1, #ARGV, 7 do
   local origin = redis.call("HGET", key, "origin")
   if not origin then
     local f = {status = "scheduled", sequence = string.format("%d", redis.call("INCR", P .. "n")), priority = priority}
-    f.run_at = run_at ~= "" and run_at or string.format("%.0f", now + delay)
+    f.run_at = run_at ~= "" and run_at or string.format("%d", now + delay)
     redis.call(
       "HSET", key, "status", f.status, "sequence", f.sequence, "run_at", f.run_at, "created", moment,
       "priority", priority, "origin", request, "max_crashes", budget, "payload", payload

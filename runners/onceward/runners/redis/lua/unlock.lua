@@ -5,9 +5,9 @@
   Returns 1 freed (now, or before and not taken since), 0 not, and nothing changed.   Guarantees G4, G7. ]]
 --@include lib/clock.lua
 --@include lib/tell.lua
+--@include lib/lock_text.lua
 local name = ARGV[1]
-local key = P .. "k:" .. name
-local token, proof, ends, held = unpack(redis.call("HMGET", key, "token", "request", "until", "held"))
+local held, token, proof, length, ends, acquired, holder, words = lock_text(name)
 if token ~= ARGV[2] or proof ~= ARGV[3] then
   return 0
 elseif held == "0" then
@@ -15,8 +15,6 @@ elseif held == "0" then
 elseif tonumber(ends) <= now then
   return 0
 end
-redis.call("HSET", key, "held", "0")
-redis.call("ZREM", P .. "kh", name)
-redis.call("ZADD", P .. "kf", ends, name)
+keep(name, "0", token, proof, length, ends, acquired, holder, words)
 tell("l", name, "0")
 return 1

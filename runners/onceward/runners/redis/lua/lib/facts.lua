@@ -1,9 +1,9 @@
 -- The fields of a run that decide about it, by name; nil if there is no such run. What is absent or empty is nil.
 -- A run that a check-in made is written with few fields: until something sets them, its token is its sequence, its
--- request the origin, and its run_at and started are when it was created.
+-- request the origin, its attempt the first, run_at and started when it was created, and until so long after that.
 local FACTS = {
   "status", "priority", "run_at", "sequence", "attempt", "failures", "crashes", "max_crashes", "token", "request",
-  "attempt_request", "takeover", "lease_ms", "until", "ended", "claim", "rearmed", "created", "origin",
+  "attempt_request", "takeover", "lease_ms", "until", "ended", "claim", "rearmed", "created", "origin", "holder",
 }
 
 local function facts(id)
@@ -19,8 +19,11 @@ local function facts(id)
     end
   end
   f.run_at = f.run_at or f.created
-  if f.attempt then
-    f.token, f.request = f.token or f.sequence, f.request or f.origin
+  if f.holder then
+    f.attempt, f.token, f.request = f.attempt or "1", f.token or f.sequence, f.request or f.origin
+  end
+  if f.lease_ms and not f["until"] then
+    f["until"] = string.format("%d", f.created + f.lease_ms)
   end
   return f
 end

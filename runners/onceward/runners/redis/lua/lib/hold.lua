@@ -1,6 +1,6 @@
 local ends_after = {}
 local function after(lease_ms) -- texts of numbers are slow to make, and a claim has few leases that differ
-  ends_after[lease_ms] = ends_after[lease_ms] or string.format("%.0f", now + lease_ms)
+  ends_after[lease_ms] = ends_after[lease_ms] or string.format("%d", now + lease_ms)
   return ends_after[lease_ms]
 end
 
