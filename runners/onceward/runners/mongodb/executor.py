@@ -15,6 +15,10 @@ from onceward.runners.mongodb import documents, locks
 from onceward.runners.mongodb.base import Base, due, identity
 from onceward.runners.mongodb.terms import NEVER, Doc, literal
 
+#: The name of a run as one text; no part of it has such a character. Texts are compared much quicker than documents.
+_NUL = "\0"
+_ITS_NAME: Doc = {"$concat": ["$_id.job", _NUL, "$_id.key", _NUL, "$_id.stamp"]}
+
 
 class ExecutorPart(Base, Executor):
     """The part of ``Executor`` that is about single runs."""
@@ -104,7 +108,7 @@ class ExecutorPart(Base, Executor):
         if len(some) == 1:
             return UpdateOne(self._newest(first), self._end(first, literal(first.request), result))
         keys = [self._key(each.run) for each, _ in some]
-        place = {"$indexOfArray": [literal(keys), "$_id"]}
+        place = {"$indexOfArray": [literal([_name(each.run) for each, _ in some]), _ITS_NAME]}
 
         def own(values: Sequence[str | None]) -> Doc:
             return {"$arrayElemAt": [literal(list(values)), place]}
@@ -165,6 +169,10 @@ class ExecutorPart(Base, Executor):
     def check(self, run: RunId) -> Run | None:
         found = self._find(run, strictly=True)
         return None if found is None else documents.public(found[0])
+
+
+def _name(run: RunId) -> str:
+    return _NUL.join((run.job, run.key, run.stamp))
 
 
 def _renewed(doc: Doc | None, held: Doc | None = None) -> Renewed:

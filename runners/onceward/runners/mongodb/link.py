@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from bson.codec_options import CodecOptions
 from pymongo import MongoClient
+from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import ConfigurationError, InvalidURI
@@ -96,6 +97,12 @@ class Link:
         """Our database, with the concerns that fit."""
         self._connect()
         return self._database
+
+    def session(self) -> ClientSession:
+        """One more session, which is to be ended."""
+        self._connect()
+        assert self._client is not None  # connected just before
+        return self._client.start_session(causal_consistency=False)
 
     @property
     def runs(self) -> Docs:
