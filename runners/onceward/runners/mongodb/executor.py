@@ -13,6 +13,7 @@ from onceward.contracts.requests import CheckOut, Renewal, Renewed
 from onceward.contracts.times import span_ms
 from onceward.runners.mongodb import documents, locks
 from onceward.runners.mongodb.base import Base, due, identity
+from onceward.runners.mongodb.link import WHOLE
 from onceward.runners.mongodb.terms import NEVER, Doc, literal
 
 #: The name of a run as one text; no part of it has such a character. Texts are compared much quicker than documents.
@@ -53,6 +54,7 @@ class ExecutorPart(Base, Executor):
                 for doc in self._link.runs.find(
                     {"_id": {"$in": [update[0]["_id"] for update in updates]}, "renewal": mark},
                     {"cancel_requested": 1, "token": 1, "request": 1},
+                    batch_size=WHOLE,
                 )
             }
         return [_renewed(extended.get(identity(held["_id"])), held) for held, _ in updates]
@@ -126,7 +128,7 @@ class ExecutorPart(Base, Executor):
         with self._link.writing():  # something may have been written just before
             entries = [
                 documents.entry_of(doc)
-                for doc in self._link.runs.find({"_id": {"$in": keys}, "status": {"$exists": True}})
+                for doc in self._link.runs.find({"_id": {"$in": keys}, "status": {"$exists": True}}, batch_size=WHOLE)
             ]
         ended = {(entry.run.id, attempt.token, attempt.checkout) for entry in entries for attempt in entry.run.attempts}
         return [(each.run, each.lease.token, each.request) in ended for each in checkouts]

@@ -20,7 +20,7 @@ from onceward.contracts.scheduler import Watch
 from onceward.contracts.times import from_ms
 from onceward.runners.mongodb.documents import run_key
 from onceward.runners.mongodb.errors import translated
-from onceward.runners.mongodb.link import Link
+from onceward.runners.mongodb.link import Link, Pipeline
 from onceward.runners.mongodb.stream import Stream
 from onceward.runners.mongodb.terms import NEVER, Doc, Terms
 
@@ -166,9 +166,7 @@ class MongoWatch(Watch):
         ]
         if self._interest.locks:
             firsts.append(_first("locks", "until", {"_id": {"$in": self._lock_keys()}, "held": True}, later))
-        clock = {"$project": {"_id": 0, "now": self._terms.now}}
-        with self._link.reading():
-            shown, *found = self._link.database["clock"].aggregate([clock, *firsts])
+        shown, found = self._link.glance({"now": self._terms.now}, firsts)
         return shown["now"], min((each["at"] for each in found), default=NEVER)
 
     # -- which events are of interest -------------------------------------------------------------------------------
@@ -206,15 +204,14 @@ class MongoWatch(Watch):
         return concerns
 
 
-def _first(collection: str, field: str, which: Doc, later: Doc) -> Doc:
-    """A stage that adds the first of the later instants in ``field``."""
-    pipeline = [
+def _first(collection: str, field: str, which: Doc, later: Doc) -> tuple[str, Pipeline]:
+    """A part of a glance: the first of the later instants in ``field``."""
+    return collection, [
         {"$match": which | {field: later}},
         {"$sort": {field: 1}},
         {"$limit": 1},
         {"$project": {"_id": 0, "at": f"${field}"}},
     ]
-    return {"$unionWith": {"coll": collection, "pipeline": pipeline}}
 
 
 #: What time alone changes: a run comes due, a lease lapses. By the field that says when, and which runs have it.
