@@ -121,10 +121,8 @@ class CheckInPart(Base, Executor):
     def _glance(self, keys: Sequence[Doc]) -> tuple[Moment, dict[tuple[str, ...], Doc]]:
         """The moment, and what there is of these runs, in one round trip."""
         terms = {"now": self._terms.now, "token": self._terms.token, "first": self._terms.sequence()}
-        clock = {"$unionWith": {"coll": "clock", "pipeline": [{"$project": {"_id": 0, "terms": terms}}]}}
-        with self._link.reading():
-            *docs, last = self._link.runs.aggregate([{"$match": {"_id": {"$in": list(keys)}}}, clock])
-        return Moment(**last["terms"]), {identity(doc["_id"]): doc for doc in docs}
+        shown, docs = self._link.glance(terms, [("runs", [{"$match": {"_id": {"$in": list(keys)}}}])])
+        return Moment(**shown), {identity(doc["_id"]): doc for doc in docs}
 
 
 def _held(request: CheckIn, terms: Terms | Moment, sequence: object) -> Doc:

@@ -31,6 +31,7 @@ from onceward.contracts.times import span_ms, to_ms
 from onceward.contracts.transitions import Entry, Now
 from onceward.runners.mongodb import documents
 from onceward.runners.mongodb.base import Base, unless_duplicate
+from onceward.runners.mongodb.link import WHOLE
 from onceward.runners.mongodb.terms import Doc
 
 #: So many jobs are asked for in one aggregation, whose number of stages is limited.
@@ -107,7 +108,7 @@ class ClaimPart(Base, Executor):
         limits = {} if wants is None else {want.job: want for want in wants}
         for at in range(0, len(jobs), _JOBS_AT_ONCE):
             some = jobs[at : at + _JOBS_AT_ONCE]
-            pipelines = [self._lapsed(None if wants is None else some)]
+            pipelines = [self._mine(request), self._lapsed(None if wants is None else some)]
             for job in some:
                 want = limits.get(job)
                 view.asked[job] = _most(want, limit)
@@ -115,11 +116,12 @@ class ClaimPart(Base, Executor):
                 # in the queue then (G13); who takes one after that leaves no such place to this claim (G12).
                 if want is not None and want.max_running is not None:
                     pipelines.append(self._live(job, want.max_running))
-                pipelines.append(self._next(job, view.asked[job]))
-            stages = [*self._mine(request), *({"$unionWith": {"coll": "runs", "pipeline": each}} for each in pipelines)]
-            with self._link.reading():
-                for shown in self._link.runs.aggregate(stages):
-                    _note(view, shown)
+                if view.asked[job] > 0:
+                    pipelines.append(self._next(job, view.asked[job]))
+            shown, docs = self._link.glance({"now": self._terms.now}, [("runs", each) for each in pipelines])
+            now = documents.now_of(shown["now"])
+            for doc in docs:
+                _note(view, doc, now, of_any=wants is None)
         return view
 
     def _mine(self, request: Claim) -> list[Doc]:
@@ -143,14 +145,11 @@ class ClaimPart(Base, Executor):
 
     def _next(self, job: str, limit: int) -> list[Doc]:
         """The first runs that a claim may take, in its order."""
-        if limit <= 0:
-            return [{"$match": {"_id": None}}]
         of_job = {"priority": {"$gte": PRIORITY_LOWEST}} if job == _ANY else {"_id.job": job}
         return [
             {"$match": {"_id.ns": self.namespace, **of_job, "queued": True, **self._past("run_at")}},
             {"$sort": _ORDER},
             {"$limit": limit},
-            {"$project": {"_id": 0, "kind": "next", "of": {"$literal": job}, "doc": "$$ROOT", "now": self._terms.now}},
         ]
 
     def _live(self, job: str, most: int) -> list[Doc]:
@@ -227,7 +226,8 @@ class ClaimPart(Base, Executor):
         """Those that this request really holds."""
         mine = {"_id.ns": self.namespace, "claim": request.request, "status": "running"}
         with self._link.writing():  # something may have been written just before
-            tokens = {(_run_of(doc["_id"]), doc["token"]) for doc in self._link.runs.find(mine, {"token": 1})}
+            found = self._link.runs.find(mine, {"token": 1}, batch_size=WHOLE)
+            tokens = {(_run_of(doc["_id"]), doc["token"]) for doc in found}
         return [entry for entry in holding if ((entry.run.job, *_rest(entry)), entry.run.token) in tokens]
 
 
@@ -266,8 +266,8 @@ def _mark(update: Doc, name: str, value: object) -> None:
     del update["$unset"][name]
 
 
-def _note(view: View, shown: Doc) -> None:
-    kind = shown["kind"]
+def _note(view: View, shown: Doc, now: Now, *, of_any: bool) -> None:
+    kind = shown.get("kind")  # what comes next is shown as it is: anything else takes much longer
     if kind == "lapsed":
         view.lapsed = True
     elif kind == "held":
@@ -275,15 +275,14 @@ def _note(view: View, shown: Doc) -> None:
     elif kind == "live":
         view.slots.setdefault(shown["of"], []).append(shown.get("slot"))
     else:
-        doc = shown["doc"]
         candidate = Candidate(
-            entry=documents.entry_of(doc),
-            now=documents.now_of(shown["now"]),
-            guard=documents.guard(doc),
-            token=documents.next_token(doc),
-            fresh="attempt" not in doc and "rearmed" not in doc and doc["status"] == "scheduled",
+            entry=documents.entry_of(shown),
+            now=now,
+            guard=documents.guard(shown),
+            token=documents.next_token(shown),
+            fresh="attempt" not in shown and "rearmed" not in shown and shown["status"] == "scheduled",
         )
-        view.queues.setdefault(shown["of"], []).append(candidate)
+        view.queues.setdefault(_ANY if of_any else candidate.entry.run.job, []).append(candidate)
 
 
 def _most(want: Want | None, limit: int) -> int:

@@ -13,7 +13,12 @@ from onceward.contracts.requests import CheckOut, Renewal, Renewed
 from onceward.contracts.times import span_ms
 from onceward.runners.mongodb import documents, locks
 from onceward.runners.mongodb.base import Base, due, identity
+from onceward.runners.mongodb.link import WHOLE
 from onceward.runners.mongodb.terms import NEVER, Doc, literal
+
+#: The name of a run as one text; no part of it has such a character. Texts are compared much quicker than documents.
+_NUL = "\0"
+_ITS_NAME: Doc = {"$concat": ["$_id.job", _NUL, "$_id.key", _NUL, "$_id.stamp"]}
 
 
 class ExecutorPart(Base, Executor):
@@ -49,6 +54,7 @@ class ExecutorPart(Base, Executor):
                 for doc in self._link.runs.find(
                     {"_id": {"$in": [update[0]["_id"] for update in updates]}, "renewal": mark},
                     {"cancel_requested": 1, "token": 1, "request": 1},
+                    batch_size=WHOLE,
                 )
             }
         return [_renewed(extended.get(identity(held["_id"])), held) for held, _ in updates]
@@ -104,7 +110,7 @@ class ExecutorPart(Base, Executor):
         if len(some) == 1:
             return UpdateOne(self._newest(first), self._end(first, literal(first.request), result))
         keys = [self._key(each.run) for each, _ in some]
-        place = {"$indexOfArray": [literal(keys), "$_id"]}
+        place = {"$indexOfArray": [literal([_name(each.run) for each, _ in some]), _ITS_NAME]}
 
         def own(values: Sequence[str | None]) -> Doc:
             return {"$arrayElemAt": [literal(list(values)), place]}
@@ -122,7 +128,7 @@ class ExecutorPart(Base, Executor):
         with self._link.writing():  # something may have been written just before
             entries = [
                 documents.entry_of(doc)
-                for doc in self._link.runs.find({"_id": {"$in": keys}, "status": {"$exists": True}})
+                for doc in self._link.runs.find({"_id": {"$in": keys}, "status": {"$exists": True}}, batch_size=WHOLE)
             ]
         ended = {(entry.run.id, attempt.token, attempt.checkout) for entry in entries for attempt in entry.run.attempts}
         return [(each.run, each.lease.token, each.request) in ended for each in checkouts]
@@ -165,6 +171,10 @@ class ExecutorPart(Base, Executor):
     def check(self, run: RunId) -> Run | None:
         found = self._find(run, strictly=True)
         return None if found is None else documents.public(found[0])
+
+
+def _name(run: RunId) -> str:
+    return _NUL.join((run.job, run.key, run.stamp))
 
 
 def _renewed(doc: Doc | None, held: Doc | None = None) -> Renewed:

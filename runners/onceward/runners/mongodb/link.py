@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import TypeAlias
 
 from bson.codec_options import CodecOptions
 from pymongo import MongoClient
+from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import ConfigurationError, InvalidURI
@@ -24,10 +25,14 @@ from onceward.runners.mongodb.options import Options
 from onceward.runners.mongodb.terms import Doc
 
 Docs: TypeAlias = Collection[Doc]
+Pipeline: TypeAlias = list[Doc]
 
 _CODEC: CodecOptions[Doc] = CodecOptions(tz_aware=True, tzinfo=UTC, unicode_decode_error_handler="strict")
 #: Answers have this much longer than the server's own time limit, so that the server's word is heard.
 _GRACE_MS = 2_000
+
+#: For batch sizes: more than any answer has. Without it, an answer of more than 101 documents takes two round trips.
+WHOLE = 1_000_000
 
 _CLOCK = {"_id": "clock"}
 
@@ -97,6 +102,12 @@ class Link:
         self._connect()
         return self._database
 
+    def session(self) -> ClientSession:
+        """One more session, which is to be ended."""
+        self._connect()
+        assert self._client is not None  # connected just before
+        return self._client.start_session(causal_consistency=False)
+
     @property
     def runs(self) -> Docs:
         self._connect()
@@ -117,6 +128,16 @@ class Link:
     def ensure_clock(self) -> None:
         """There is the one document that is asked for the time."""
         self.database["clock"].update_one(_CLOCK, {"$setOnInsert": _CLOCK}, upsert=True)
+
+    def glance(self, expressions: Doc, parts: Iterable[tuple[str, Pipeline]]) -> tuple[Doc, Sequence[Doc]]:
+        """What the server makes of these expressions, and what these collections show, in one round trip."""
+        stages = [{"$project": {"_id": 0, **expressions}}]
+        stages += [{"$unionWith": {"coll": name, "pipeline": pipeline}} for name, pipeline in parts]
+        with self.reading():
+            shown = list(self.database["clock"].aggregate(stages, batchSize=WHOLE))
+        if not shown or shown[0].keys() != expressions.keys():
+            raise StoreMisconfigured(f"MongoDB at {self.where}: the database was dropped; open the runner again")
+        return shown[0], shown[1:]
 
     def strictly(self, collection: Docs) -> Docs:
         """The collection for reads of one document that must not be stale, if the options want that."""

@@ -17,6 +17,7 @@ from onceward.contracts.times import span_ms
 from onceward.runners.encoding import decode
 from onceward.runners.mongodb import documents
 from onceward.runners.mongodb.base import Base, due, unless_duplicate, unless_there
+from onceward.runners.mongodb.link import WHOLE
 from onceward.runners.mongodb.terms import Doc, literal
 from onceward.runners.mongodb.watch import MongoWatch
 
@@ -83,7 +84,7 @@ class SchedulerPart(Base, Scheduler):
             return {}
         keys = [self._key(spec.id) for spec in specs]
         with self._link.writing():  # something may have been written just before
-            found = list(self._link.runs.find({"_id": {"$in": keys}}, {"origin": 1, "seq": 1}))
+            found = list(self._link.runs.find({"_id": {"$in": keys}}, {"origin": 1, "seq": 1}, batch_size=WHOLE))
         for doc in found:
             self._terms.seen(doc.get("seq", 0))
         return {

@@ -1,112 +1,112 @@
 """Watches: told by a change stream where there is one, otherwise by looking; and woken when something comes due.
 
-A change stream is opened before the watch is handed out, so what happens afterwards is in it. A thread of the watch's
-own reads it. The driver resumes it after a failover; where it cannot, a new one is opened and the watch is told, since
-something may have happened in between. Nothing is written when time passes, so a watch also asks for the next moment
-at which a run of interest comes due or a lease of interest lapses, and asks again every few seconds, which also finds
-out about a jump of the server's clock.
+A change stream is opened before the watch is handed out, so what happens afterwards is in it. Whoever waits reads it.
+Where it breaks, a new one is opened and the watch is told, since something may have happened in between. Nothing is
+written when time passes, so a watch also asks for the next moment at which a run of interest comes due or a lease of
+interest lapses, and asks again every second, which also finds out about a jump of the server's clock.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from pymongo.change_stream import DatabaseChangeStream
 from pymongo.errors import OperationFailure, PyMongoError
 
-from onceward.contracts.errors import OncewardError
 from onceward.contracts.requests import Interest
 from onceward.contracts.scheduler import Watch
 from onceward.contracts.times import from_ms
 from onceward.runners.mongodb.documents import run_key
 from onceward.runners.mongodb.errors import translated
-from onceward.runners.mongodb.link import Link
+from onceward.runners.mongodb.link import Link, Pipeline
+from onceward.runners.mongodb.stream import Stream
 from onceward.runners.mongodb.terms import NEVER, Doc, Terms
 
 #: Seconds between two looks where there is no change stream: short after a change, longer the longer nothing happens.
 _SHORTEST, _LONGEST, _GROWTH = 0.02, 0.25, 1.3
-#: Seconds after which a watch asks again in any case.
-_ASK_AFTER = 5.0
-#: Milliseconds that the server may hold back its answer that there is nothing; ``close`` waits that long at the most.
-_AWAIT_MS = 200
-_PAUSE = 0.5
+#: Seconds after which a watch asks again in any case: that others take leases is not told, and they may be short.
+_ASK_AFTER = 1.0
+#: So many jobs are asked for at once; an index is read in its order for that many.
+_JOBS_AT_ONCE = 100
 _RUNNING_COUNTED = 1_000
 
 
 class MongoWatch(Watch):
-    """A change stream with a thread that reads it, or looks at what is of interest."""
+    """A change stream, or looks at what is of interest."""
 
     def __init__(self, link: Link, terms: Terms, ns: str, interest: Interest, watches: set[MongoWatch]) -> None:
         self._link, self._terms, self._ns = link, terms, ns
         self._interest = interest
         self._watches = watches
-        self._closed = False
-        self._signal = threading.Event()
-        self._failure: OncewardError | None = None
-        self._pid = os.getpid()
-        self._thread: threading.Thread | None = None
+        self._closed = threading.Event()
+        self._stream = self._opened() if link.replicated else None
+        self._looks = self._stream is None
+        self._state = self._look() if self._looks else None
         self._seen = from_ms(0)
         """Moments up to this one have been told."""
-        stream = self._opened() if link.replicated else None
-        self._state: object = None
-        if stream is None:
-            self._state = self._look()
         self._seen, self._next_due = self._moments()
         watches.add(self)
-        if stream is not None:
-            self._start(stream)
 
     def wait(self, timeout: float) -> bool:
         """See ``Watch.wait``."""
         deadline = time.monotonic() + timeout
         pause = _SHORTEST
-        self._revive()
         due, asked = self._ask()
-        while not self._closed:
-            if self._told():
-                return not self._closed
+        while not self._closed.is_set():
+            left = min(deadline, due, asked + _ASK_AFTER) - time.monotonic()
+            if self._differs(min(left, pause)) if self._looks else self._told(left):
+                return not self._closed.is_set()
             now = time.monotonic()
             if now >= min(due, asked + _ASK_AFTER):
                 if self._passed():
-                    return not self._closed
+                    return not self._closed.is_set()
                 due, asked = self._ask()
             if now >= deadline:
                 return False
-            self._signal.wait(max(0.0, min(deadline, due, asked + _ASK_AFTER, self._next_look(now, pause)) - now))
             pause = min(pause * _GROWTH, _LONGEST)
         return False
 
     def close(self) -> None:
         """See ``Watch.close``."""
-        self._closed = True
-        self._signal.set()
+        self._closed.set()
         self._watches.discard(self)
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread() and self._pid == os.getpid():
-            thread.join(timeout=10 * _AWAIT_MS / 1000)
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
 
     # -- what the server tells, or shows ----------------------------------------------------------------------------
 
-    def _told(self) -> bool:
-        """True if something has changed."""
-        if self._signal.is_set():
-            self._signal.clear()
-            failure, self._failure = self._failure, None
-            if failure is not None and not self._closed:
-                raise failure
-            return True
-        if self._thread is not None:
-            return False
+    def _opened(self) -> Stream | None:
+        """A stream from now on; None: this user may not have one, so the watch looks instead."""
+        try:
+            return self._made()
+        except OperationFailure:
+            return None
+        except PyMongoError as error:
+            raise translated(error, self._link.where, reads=True) from error
+
+    def _told(self, seconds: float) -> bool:
+        """True if something has happened, or may have while there was no stream; waits for it so long at the most."""
+        stream = self._stream
+        if stream is not None and not stream.inherited:
+            try:
+                return stream.told(seconds, self._closed.wait)
+            except PyMongoError:
+                stream.close()
+        if not self._closed.is_set():
+            with self._link.reading():
+                self._stream = self._made()
+            if self._closed.is_set():
+                self.close()
+        return True
+
+    def _differs(self, seconds: float) -> bool:
+        """True if something has changed since the last look; otherwise so many seconds have passed."""
         state = self._look()
         changed, self._state = state != self._state, state
-        return changed
-
-    def _next_look(self, now: float, pause: float) -> float:
-        return float("inf") if self._thread is not None else now + pause
+        return changed or self._closed.wait(max(0.0, seconds))
 
     def _look(self) -> object:
         """Whatever differs after a change that is of interest."""
@@ -157,98 +157,61 @@ class MongoWatch(Watch):
 
     def _moments(self) -> tuple[datetime, datetime]:
         """The store's now, and the first moment after the one seen last; that may have passed already."""
-        first = NEVER
         later = {"$gt": self._seen, "$lt": NEVER}
-        with self._link.reading():
-            now = self._link.server_time()
-            for job in self._interest.jobs:
-                of_job = {"_id.ns": self._ns, "_id.job": job}
-                for field, state in (
-                    ("run_at", {"queued": True, "status": "scheduled"}),
-                    ("until", {"status": "running", "queued": False}),
-                ):
-                    found = self._link.runs.find_one({**of_job, **state, field: later}, {field: 1}, sort=[(field, 1)])
-                    first = min(first, found[field]) if found else first
-            if self._interest.locks:
-                held = {"_id": {"$in": self._lock_keys()}, "held": True, "until": later}
-                found = self._link.locks.find_one(held, {"until": 1}, sort=[("until", 1)])
-                first = min(first, found["until"]) if found else first
-        return now, first
-
-    # -- the change stream ------------------------------------------------------------------------------------------
-
-    def _opened(self) -> DatabaseChangeStream[Doc] | None:
-        """A stream from now on; None: this user may not have one, so the watch looks instead."""
-        try:
-            return self._stream()
-        except OperationFailure:
-            return None
-        except PyMongoError as error:
-            raise translated(error, self._link.where, reads=True) from error
-
-    def _stream(self) -> DatabaseChangeStream[Doc]:
-        """That something has happened is all that it tells: an event is its place in the stream, and nothing else."""
-        return self._link.database.watch(
-            [{"$match": self._events()}, {"$project": {"_id": 1}}], max_await_time_ms=_AWAIT_MS
-        )
-
-    def _events(self) -> Doc:
-        """Changes of interest: of a run, its status, its place in the queue or its time; of others, anything."""
-        key = "documentKey._id"
-        run_changed = {
-            "$or": [
-                {"operationType": {"$ne": "update"}},
-                *({f"updateDescription.updatedFields.{name}": {"$exists": True}} for name in _RUN_FIELDS),
-            ]
-        }
-        runs = {"ns.coll": "runs", f"{key}.ns": self._ns}
-        concerns: list[Doc] = [{"operationType": {"$in": ["invalidate", "dropDatabase", "drop", "rename"]}}]
-        if self._interest.jobs:
-            concerns.append({**runs, f"{key}.job": {"$in": sorted(self._interest.jobs)}, **run_changed})
-        if self._interest.runs:
-            concerns.append({**runs, key: {"$in": self._run_keys()}, **run_changed})
+        of_ns, jobs = {"_id.ns": self._ns}, sorted(self._interest.jobs)
+        firsts = [
+            _first("runs", field, {**of_ns, "_id.job": {"$in": jobs[at : at + _JOBS_AT_ONCE]}, **which}, later)
+            for at in range(0, len(jobs), _JOBS_AT_ONCE)
+            for field, which in _TIMED
+        ]
         if self._interest.locks:
-            concerns.append({"ns.coll": "locks", key: {"$in": self._lock_keys()}})
-        if self._interest.configs:
-            concerns.append({"ns.coll": "configs", f"{key}.ns": self._ns})
-        return {"$or": concerns}
+            firsts.append(_first("locks", "until", {"_id": {"$in": self._lock_keys()}, "held": True}, later))
+        shown, found = self._link.glance({"now": self._terms.now}, firsts)
+        return shown["now"], min((each["at"] for each in found), default=NEVER)
 
-    def _start(self, stream: DatabaseChangeStream[Doc]) -> None:
-        self._thread = threading.Thread(target=self._read, args=(stream,), name="onceward-mongodb-watch", daemon=True)
-        self._thread.start()
+    # -- which events are of interest -------------------------------------------------------------------------------
 
-    def _revive(self) -> None:
-        """A forked child, where the thread is gone, gets a stream of its own; something may have happened."""
-        if self._thread is None or self._pid == os.getpid() or self._closed:
-            return
-        self._pid, self._signal = os.getpid(), threading.Event()
-        self._signal.set()
-        stream = self._opened()
-        if stream is not None:
-            self._start(stream)
+    def _made(self) -> Stream:
+        """A stream from now on, of one collection if that is all that is of interest: others' writes cost less then."""
+        concerns = self._concerns()
+        if len(concerns) == 1:
+            ((collection, events),) = concerns.items()
+            return Stream(self._link, events, collection)
+        return Stream(self._link, {"$or": [{"ns.coll": name, **events} for name, events in concerns.items()]})
 
-    def _read(self, stream: DatabaseChangeStream[Doc] | None) -> None:
-        """Tell what the stream tells, until the watch is closed."""
-        while not self._closed:
-            try:
-                if stream is None:
-                    stream = self._stream()
-                    self._signal.set()
-                with stream:
-                    while not self._closed and stream.alive:
-                        if stream.try_next() is not None:
-                            self._signal.set()
-            except OncewardError as error:  # the store was closed
-                self._tell_failure(error)
-            except PyMongoError as error:
-                self._tell_failure(translated(error, self._link.where, reads=True))
-            stream = None
+    def _concerns(self) -> Mapping[str, Doc]:
+        """Changes of interest, by collection. Claims and ends of runs are none: they leave nothing to claim."""
+        key, updated = "documentKey._id", "updateDescription.updatedFields"
+        made = {"operationType": {"$in": ["insert", "replace"]}}
+        claimable: Sequence[Doc] = (
+            {**made, "fullDocument.queued": True},
+            {f"{updated}.queued": True},
+            {f"{updated}.run_at": {"$exists": True}},
+            {"updateDescription.removedFields": "slot"},  # of a job that has a limit, another run may start
+        )
+        interest, of_ns = self._interest, {f"{key}.ns": self._ns}
+        of_runs: list[Doc] = []
+        if interest.jobs:
+            of_runs.append({**of_ns, f"{key}.job": {"$in": sorted(interest.jobs)}, "$or": claimable})
+        if interest.runs:
+            changed = {"operationType": {"$ne": "update"}}, {f"{updated}.status": {"$exists": True}}
+            of_runs.append({key: {"$in": self._run_keys()}, "$or": changed})
+        concerns: dict[str, Doc] = {"runs": {"$or": of_runs}} if of_runs else {}
+        if interest.locks:
+            concerns["locks"] = {key: {"$in": self._lock_keys()}}
+        if interest.configs:
+            concerns["configs"] = of_ns
+        return concerns
 
-    def _tell_failure(self, error: OncewardError) -> None:
-        if not self._closed:
-            self._failure = error
-            self._signal.set()
-            time.sleep(_PAUSE)
+
+def _first(collection: str, field: str, which: Doc, later: Doc) -> tuple[str, Pipeline]:
+    """A part of a glance: the first of the later instants in ``field``."""
+    return collection, [
+        {"$match": which | {field: later}},
+        {"$sort": {field: 1}},
+        {"$limit": 1},
+        {"$project": {"_id": 0, "at": f"${field}"}},
+    ]
 
 
 #: What time alone changes: a run comes due, a lease lapses. By the field that says when, and which runs have it.
@@ -256,4 +219,3 @@ _TIMED: Sequence[tuple[str, Doc]] = (
     ("run_at", {"status": "scheduled", "queued": True}),
     ("until", {"status": "running", "queued": False}),
 )
-_RUN_FIELDS = ("status", "queued", "run_at")
