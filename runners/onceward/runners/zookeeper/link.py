@@ -19,6 +19,7 @@ from kazoo.protocol.states import KazooState  # type: ignore[import-untyped]
 from onceward.contracts.errors import StoreError, StoreMisconfigured
 from onceward.runners.zookeeper import access, wire
 from onceward.runners.zookeeper.errors import broken, refusal, unreachable
+from onceward.runners.zookeeper.handler import Handler, Result
 from onceward.runners.zookeeper.options import Options
 from onceward.runners.zookeeper.wire import CONFLICTS, NODE_EXISTS, Multi, MultiRead, Node, Op, Refused, Stat
 
@@ -114,6 +115,7 @@ class Link:
                 timeout=options.session_ms / 1000,
                 connection_retry=dict(_RECONNECT),
                 logger=_quiet(),
+                handler=Handler(),
                 **access.arguments(options),
             )
             client.add_listener(self._heard)
@@ -172,7 +174,7 @@ class Link:
         self._await_connected(client)
         results = []
         for request in requests:
-            result = client.handler.async_result()
+            result = Result()
             client._call(request, result)  # kazoo has no public way to send a request of one's own
             results.append(result)
         deadline = time.monotonic() + self.options.timeout_ms / 1000
