@@ -39,6 +39,7 @@ from onceward.contracts.requests import Ending
 from onceward.contracts.runner import Runner
 from onceward.runners.clock import ManualClock
 from onceward.runners.etcd import EtcdStore, wire
+from onceward.runners.etcd.claims import _Taking
 from onceward.runners.etcd.rows import MAX_PAYLOAD_BYTES
 from onceward.toolkit.locks import Lock
 
@@ -103,8 +104,8 @@ def test_a_hundred_take_a_few_trips() -> None:
         with counted(store) as calls:
             runs = store.claim(Claim.of("job", holder="ann", lease=HOUR, limit=100))
             assert [run.key for run in runs] == [f"k{n}" for n in range(100)]
-            # to find the row, to look, twice to read, a memo's lease, to take
-            assert calls == {"Txn": 5, "LeaseGrant": 1}
+            # to find the row, to look, a memo's lease, to take: what was submitted here need not be read
+            assert calls == {"Txn": 3, "LeaseGrant": 1}
         leases = [run.lease for run in runs if run.lease is not None]
         with counted(store) as calls:
             assert store.renew([Renewal(lease=lease) for lease in leases]) == [Renewed.HELD] * 100
@@ -113,6 +114,13 @@ def test_a_hundred_take_a_few_trips() -> None:
         with counted(store) as calls:
             assert store.checkout([CheckOut.succeeded(lease) for lease in leases]) == [True] * 100
             assert calls == {"Txn": 1}
+        store.submit([RunSpec.of("job", f"more {n}") for n in range(100)])
+        with opened(namespace=store.namespace) as other:
+            enter(other, RunId("other", "warm too"))
+            with counted(other) as calls:
+                assert len(other.claim(Claim.of("job", holder="bob", lease=HOUR, limit=100))) == 100
+                # to find the row, to look, twice to read, a memo's lease, to take
+                assert calls == {"Txn": 5, "LeaseGrant": 1}
 
 
 def test_a_claim_that_finds_nothing_is_one_trip_and_leaves_nothing() -> None:
@@ -181,10 +189,11 @@ def test_g1_a_claim_that_takes_longer_than_its_lease_has_each_run_once(monkeypat
         store.submit([RunSpec.of("job", "k")])
         take = store._take
 
-        def slow(taking: Any, found: Any) -> None:
+        def slow(taking: Any, found: Any) -> bool:
             take(taking, found)
             for run in taking.taken:
                 end_lease(shared_url(), store.namespace, run.lease)
+            return not found  # so it looks again
 
         monkeypatch.setattr(store, "_take", slow)
         found = store.claim(Claim.of("job", holder="ann", lease=HOUR, limit=3))
@@ -372,6 +381,110 @@ def test_a_run_that_is_given_back_between_two_looks_is_not_overlooked() -> None:
 
         store._lapsed = interrupted  # type: ignore[method-assign, assignment]
         assert [run.id for run in store.claim(Claim.of("job", holder="bob", lease=HOUR))] == [RUN]
+
+
+# -- claims without a look ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quiet() -> Iterator[EtcdStore]:
+    """A store that has looked at a job of which nothing runs and nothing waits, and has just submitted a run of it."""
+    with opened() as store:
+        store.claim(Claim.of("job", holder="ann", lease=HOUR, limit=3))  # it has leases from now on
+        enter(store, RunId("other", "warm"))
+        store._memo(_Taking(Claim.of("job", holder="ann", lease=HOUR)), [RUN], store._now())
+        assert store.claim(Claim.of("job", holder="ann", lease=HOUR, limit=3)) == []
+        store.submit([RunSpec.of("job", "k")])
+        yield store
+
+
+def claimed(store: EtcdStore, *, limit: int = 3, want: Want | None = None) -> list[str]:
+    wants = (want or Want(job="job"),)
+    return [run.key for run in store.claim(Claim(holder="ann", lease=HOUR, limit=limit, wants=wants))]
+
+
+def test_a_lone_run_that_was_submitted_here_is_taken_in_one_trip(quiet: EtcdStore) -> None:
+    with counted(quiet) as calls:
+        assert claimed(quiet) == ["k"]
+        assert calls == {"Txn": 1}
+        assert claimed(quiet) == []
+        assert calls == {"Txn": 2}, "what runs now makes a look necessary"
+
+
+def test_a_run_is_known_as_soon_as_the_watch_tells_of_it(quiet: EtcdStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    quiet.checkout(
+        [CheckOut.succeeded(run.lease) for run in quiet.claim(Claim.of("job", holder="a", lease=HOUR)) if run.lease]
+    )
+    assert claimed(quiet) == []
+    call, got, watch = quiet._link.call, list[str](), quiet.watch(Interest(jobs=frozenset({"job"})))
+
+    def before_the_answer(method: str, request: bytes, *, reads: bool) -> bytes:
+        answer = call(method, request, reads=reads)
+        if not reads:
+            monkeypatch.undo()
+            while (b"job/", 1) not in [(job, len(known.waiting)) for job, known in quiet._quiet._jobs.items()]:
+                assert watch.wait(10)
+            with counted(quiet) as calls:
+                got[:] = claimed(quiet)
+                assert calls == {"Txn": 1}
+        return answer
+
+    monkeypatch.setattr(quiet._link, "call", before_the_answer)
+    quiet.submit([RunSpec.of("job", "k2")])
+    assert got == ["k2"]
+    watch.close()
+
+
+def test_g13_what_others_have_submitted_meanwhile_has_its_turn(quiet: EtcdStore) -> None:
+    with opened(namespace=quiet.namespace) as other:
+        other.submit([RunSpec.of("job", "urgent", priority=5)])
+    assert claimed(quiet, limit=1) == ["urgent"]
+
+
+def test_g13_what_others_have_submitted_meanwhile_is_not_left_behind(quiet: EtcdStore) -> None:
+    with opened(namespace=quiet.namespace) as other:
+        other.submit([RunSpec(id=RunId("job", "earlier"), run_at=quiet.now() - HOUR), RunSpec.of("job", "later")])
+    assert claimed(quiet) == ["earlier", "k", "later"]
+
+
+def test_g13_what_has_lapsed_meanwhile_keeps_its_place(quiet: EtcdStore) -> None:
+    with opened(namespace=quiet.namespace) as other:
+        other.submit([RunSpec(id=RunId("job", "before"), run_at=quiet.now() - HOUR)])
+        (run,) = other.claim(Claim.of("job", holder="bob", lease=HOUR))
+        assert run.lease is not None
+        end_lease(shared_url(), quiet.namespace, run.lease)
+    assert claimed(quiet, limit=1) == ["before"]
+
+
+def test_g12_what_others_have_begun_meanwhile_counts(quiet: EtcdStore) -> None:
+    with opened(namespace=quiet.namespace) as other:
+        enter(other, RunId("job", "begun"))
+    assert claimed(quiet, want=Want(job="job", max_running=1)) == []
+    assert claimed(quiet, want=Want(job="job", max_running=2)) == ["k"]
+
+
+def test_g1_what_others_have_taken_or_changed_meanwhile_is_not_taken(quiet: EtcdStore) -> None:
+    with opened(namespace=quiet.namespace) as other:
+        other.cancel(RUN)
+        assert claimed(quiet) == []
+        quiet.submit([RunSpec.of("job", "k2")])
+        assert [run.key for run in other.claim(Claim.of("job", holder="bob", lease=HOUR))] == ["k2"]
+        assert claimed(quiet) == []
+
+
+def test_g7_a_claim_without_a_look_that_is_repeated_answers_the_same(quiet: EtcdStore) -> None:
+    request = Claim.of("job", holder="ann", lease=HOUR)
+    (first,) = quiet.claim(request)
+    quiet.submit([RunSpec.of("job", "k2")])
+    assert quiet.claim(request) == [first]
+
+
+def test_a_run_that_others_gave_back_is_not_taken_for_what_it_was_here() -> None:
+    """What this process knows of it is that it runs; only a look tells that it does not any more."""
+    with opened() as store, opened(namespace=store.namespace) as other:
+        held = enter(store)
+        assert other.checkout([CheckOut.released(held)]) == [True]
+        assert claimed(store) == ["k"]
 
 
 def test_a_claim_goes_over_a_few_keys_of_a_long_queue() -> None:

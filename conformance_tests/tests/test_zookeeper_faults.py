@@ -230,6 +230,7 @@ def test_a_watch_outlives_its_server() -> None:
             while watch.wait(0):
                 pass
             server.kill()
+            assert watch.wait(5), "it may miss something from now on"
             with pytest.raises(StoreUnavailable):
                 watch.wait(5)
             server.start()

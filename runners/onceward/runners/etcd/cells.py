@@ -142,9 +142,16 @@ class Cells:
             states += _states(self._link.txn(wire.transaction((), reads), reads=True), part)
         return states
 
+    def guesses(self, items: Sequence[tuple[bytes, bytes]]) -> list[State | None]:
+        """Cells as they were when this process wrote or read them last; None: it never did."""
+        return [self._seen.get(record) for record, _ in items]
+
     def remember(self, key: bytes, state: State) -> None:
-        """The next guess about the cell."""
+        """The next guess about the cell, unless a later one is known: answers may overtake each other."""
         with self._lock:
+            known = self._seen.get(key)
+            if known is not None and _latest(known) > _latest(state) > 0:
+                return
             self._seen.pop(key, None)
             if state.record is not None and len(state.record.value) <= _SMALL:
                 self._seen[key] = state
@@ -201,10 +208,7 @@ class Cells:
             if done.succeeded:
                 self._done(work, plan, done.revision)
             else:
-                self._give_back([plan])
-                state = _states(done, [(plan.item.record, plan.item.hold)])[0]
-                work.see(plan.number, state)
-                self.remember(plan.item.record, state)
+                work.see(plan.number, self._refused(plan, done))
 
     def write_together(
         self, plans: Sequence[Planned[T]], *, guards: Sequence[Guard], more: Sequence[Op]
@@ -233,7 +237,7 @@ class Cells:
                 self._note(plan, done.revision)
                 answers.append(plan.step.answer(done.revision))
             else:
-                self._give_back([plan])
+                self._refused(plan, done.nested(index))
         return Together(done.revision, tuple(answers))
 
     def _sent(self, parts: Sequence[bytes]) -> list[wire.Done]:
@@ -246,6 +250,13 @@ class Cells:
     def _done(self, work: _Work[T], plan: Planned[T], revision: int) -> None:
         self._note(plan, revision)
         work.answer(plan.number, plan.step.answer(revision))
+
+    def _refused(self, plan: Planned[Any], done: wire.Done) -> State:
+        """The cell was not as it was thought to be; this is how it is."""
+        self._give_back([plan])
+        state = _states(done, [(plan.item.record, plan.item.hold)])[0]
+        self.remember(plan.item.record, state)
+        return state
 
     def _note(self, plan: Planned[Any], revision: int) -> None:
         """What was done is known for the next time."""
@@ -271,6 +282,11 @@ class Planned(NamedTuple, Generic[T]):
     item: Item[T]
     state: State
     step: Step[T]
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes in a transaction, at most."""
+        return len(self.step.record or b"") + 600
 
     def transaction(self) -> bytes:
         """If the cell is as it was seen, the step; else how it is."""
@@ -346,6 +362,11 @@ class _Work(Generic[T]):
         return self._gone >= _LEASES_TRIED
 
 
+def _latest(state: State) -> int:
+    """The latest revision that wrote it; 0: none that is known, or nothing is there."""
+    return max((kv.modified for kv in state if kv is not None), default=0)
+
+
 def _reads(record: bytes, hold: bytes) -> list[Op]:
     reads = [wire.get(wire.read(record))]
     return [*reads, wire.get(wire.read(hold))] if hold else reads
@@ -366,11 +387,10 @@ def _chunks(plans: Sequence[Planned[T]]) -> Iterator[list[Planned[T]]]:
     chunk: list[Planned[T]] = []
     room = ROOM
     for plan in plans:
-        size = len(plan.step.record or b"") + 600
-        if chunk and (len(chunk) >= ITEMS or size > room):
+        if chunk and (len(chunk) >= ITEMS or plan.size > room):
             yield chunk
             chunk, room = [], ROOM
         chunk.append(plan)
-        room -= size
+        room -= plan.size
     if chunk:
         yield chunk

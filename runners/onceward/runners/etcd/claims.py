@@ -2,12 +2,14 @@
 
 A look reads the front of each row of scheduled runs and counts what runs and what is held. Where more run than are
 held, some leases have lapsed, and the difference of both lists tells which. Then the runs are read, and taken all in
-one transaction, each under its own guard. Nothing is scanned that is not due.
+one transaction, each under its own guard. Nothing is scanned that is not due. What this process has written itself is
+not read, since the guard tells whether it is still so; and where next to nothing goes on, no look is needed either, see
+``Quiet``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -26,7 +28,8 @@ from onceward.runners.etcd.cells import ITEMS, ROOM, Planned, State, Step
 from onceward.runners.etcd.errors import LeaseGone
 from onceward.runners.etcd.fronts import Ahead, At, Fronts
 from onceward.runners.etcd.names import Place
-from onceward.runners.etcd.wire import Found, Kv
+from onceward.runners.etcd.quiet import Quiet
+from onceward.runners.etcd.wire import Found, Guard, Kv
 
 #: A repeated claim is recognised for as long as its leases, and so much longer; what that may differ by. Milliseconds.
 _MEMO_KEPT, _MEMO_SPARE = 600_000, 60_000
@@ -94,33 +97,58 @@ class Claims(Base):
 
     _scheduled: Fronts
     _ahead: Ahead
+    _quiet: Quiet
 
     def claim(self, request: Claim) -> Sequence[Run]:
         """See ``Executor.claim``.
 
-        Three trips: to look, to read, to take. One more look tells that nothing is left, if fewer were found than
-        asked for; and each hundred runs take another round.
+        Three trips: to look, to read what this process has not written itself, to take. Each hundred runs take another
+        round; and where others were quicker with some, one more look tells what there is instead. One trip, where
+        nothing of these jobs ran and hardly anything waited at the last look, and what was submitted since is our own.
         """
         taking = _Taking(request)
-        for _ in range(_ROUNDS):
-            try:
-                found, more, held = self._look(taking)
+        try:
+            if self._at_once(taking):
+                return [rows.public(run) for run in taking.taken]
+            for _ in range(_ROUNDS):
+                found, moved, held = self._look(taking)
                 if held is not None:
                     return held
-                self._take(taking, found[:ITEMS])
-            except StoreUnavailable as error:
-                if taking.taken:
-                    raise OutcomeUnknown(f"a part of the claim is done, the rest is not: {error}") from error
-                raise
-            if taking.room <= 0 or not more:
-                return [rows.public(run) for run in taking.taken]
+                all_taken = self._take(taking, found[:ITEMS])
+                if taking.room <= 0 or (all_taken and len(found) <= ITEMS and not moved):
+                    return [rows.public(run) for run in taking.taken]
+        except StoreUnavailable as error:
+            if taking.taken:
+                raise OutcomeUnknown(f"a part of the claim is done, the rest is not: {error}") from error
+            raise
         raise OutcomeUnknown("others take what this claim wants all the time; ask again with the same request")
 
+    def _at_once(self, taking: _Taking) -> bool:
+        """All that is claimable was taken without a look; False: a look is needed, after a part was taken or nothing.
+
+        Nothing of the jobs runs if the guards hold, so all of their limits are free.
+        """
+        wants, now = taking.request.wants or (), self._now()
+        jobs = [_scope(want) for want in wants]
+        known = self._quiet.all_of(jobs, now.wall) if wants else None
+        if known is None:
+            return False
+        waiting, guards = known
+        due = sorted(self._places(waiting, now))
+        taking.live = {want.job: _Live(0, 0) for want in wants}
+        chosen = list(self._within_limits(taking, due))
+        cells = [self._cell(each) for each in chosen]
+        if not chosen or len(guards) + len(chosen) > ITEMS or None in self._cells.guesses(cells):
+            return False
+        self._quiet.forget(jobs)
+        taking.live = {}
+        return self._take(taking, chosen, guards=guards)
+
     def _look(self, taking: _Taking) -> tuple[list[_Found], bool, list[Run] | None]:
-        """What may be taken, in order; whether to look again afterwards; or what the claim has taken already."""
+        """What may be taken, in order; whether to look again in any case; or what the claim has taken already."""
         wants = taking.request.wants
-        jobs = [b""] if wants is None else [names.escaped(want.job).encode() + b"/" for want in wants]
-        prefix, most = self._names.prefix, taking.room
+        jobs = [b""] if wants is None else [_scope(want) for want in wants]
+        prefix, most, until = self._names.prefix, taking.room, self._now().wall + self.options.timeout_ms
         counts = [prefix + kind + job for job in jobs for kind in (names.RUNNING, names.HOLD)]
         fronts, also = self._fronts(
             [prefix + names.SCHEDULED + job for job in jobs],
@@ -142,13 +170,24 @@ class Claims(Base):
             }
         found, moved = list(self._due(fronts, self._now())), False
         for job, run, hold in zip(jobs, running, holds, strict=True):
-            if run.found.total > hold.found.total:
+            gone = run.found.total - hold.found.total
+            if gone > 0:
                 lapsed = list(self._lapsed(job))
-                moved = moved or not lapsed  # what had lapsed a moment ago may stand where was looked before
+                moved = moved or len(lapsed) < gone  # what had lapsed a moment ago may stand where was looked before
                 found += lapsed
+        if wants is not None and not found:
+            for job, run in zip(jobs, running, strict=True):
+                if not run.found.total:
+                    self._note_quiet(job, run.revision, until, fronts, most)
         found.sort()
-        chosen = list(self._within_limits(taking, found))
-        return chosen, moved or bool(chosen), None
+        return list(self._within_limits(taking, found)), moved, None
+
+    def _note_quiet(self, job: bytes, revision: int, until: int, fronts: Sequence[Found], most: int) -> None:
+        """Nothing of the job runs; if all that waits was seen, claims may go by that."""
+        scope = self._names.prefix + names.SCHEDULED + job
+        rows_of_job = [front for front in fronts if front.kvs and front.kvs[0].key.startswith(scope)]
+        if all(front.total == len(front.kvs) < most for front in rows_of_job):
+            self._quiet.seen(job, revision, until, [kv for front in rows_of_job for kv in front.kvs])
 
     def _fronts(self, scopes: Sequence[bytes], most: int, *, also: Sequence[bytes]) -> tuple[list[Found], list[At]]:
         """What is due first in each row, at least ``most`` if there are so many; and what the other reads find.
@@ -205,12 +244,17 @@ class Claims(Base):
 
     def _due(self, fronts: Sequence[Found], now: Now) -> Iterator[_Found]:
         """The first runs of each row, as far as they are due."""
-        for front in fronts:
-            for kv in front.kvs:
-                place = self._names.place_of(kv.key)
-                if place.run_at > now.wall:
-                    break
-                yield _Found(place, names.run_named(place.job, kv.value))
+        return self._places(((kv.key, kv.value) for front in fronts for kv in front.kvs), now)
+
+    def _places(self, waiting: Iterable[tuple[bytes, bytes]], now: Now) -> Iterator[_Found]:
+        """Of runs that wait, by their key in q and its value, those that are due."""
+        for key, tail in waiting:
+            place = self._names.place_of(key)
+            if place.run_at <= now.wall:
+                yield _Found(place, names.run_named(place.job, tail))
+
+    def _cell(self, found: _Found) -> tuple[bytes, bytes]:
+        return self._names.record(found.run), self._names.hold(found.run)
 
     def _lapsed(self, job: bytes) -> Iterator[_Found]:
         """Runs whose hold is gone."""
@@ -237,23 +281,17 @@ class Claims(Base):
 
     # -- taking -------------------------------------------------------------------------------------------------------
 
-    def _take(self, taking: _Taking, found: Sequence[_Found]) -> None:
-        """They are the caller's, but for those that others have changed meanwhile, or all of them if a limit could."""
-        cells = [(self._names.record(each.run), self._names.hold(each.run)) for each in found]
-        now, plans, size = self._now(), list[Planned[Run | None]](), 0
-        for index, (each, state) in enumerate(zip(found, self._cells.look(cells), strict=True)):
-            if size > ROOM:
-                break
-            item = self._item(each.run, partial(self._decided, taking, len(plans)))
-            step = item.decide(state, now)
-            if step.writes:
-                plans.append(Planned(index, item, state, step))
-                size += len(step.record or b"") + 600
+    def _take(self, taking: _Taking, found: Sequence[_Found], *, guards: Sequence[Guard] = ()) -> bool:
+        """They are the caller's, but for those that others have changed meanwhile, or none if a guard does not hold.
+
+        True: each of them is.
+        """
+        plans = self._plans(taking, found)
         if not plans:
-            return
+            return not found
         runs = [found[plan.number].run for plan in plans]
-        memo = self._memo(taking, runs, now)
-        guards = [wire.unchanged(memo.key, 0 if taking.memo is None else taking.memo.modified)]
+        memo = self._memo(taking, runs, self._now())
+        guards = [*guards, wire.unchanged(memo.key, 0 if taking.memo is None else taking.memo.modified)]
         for job in sorted({run.job for run in runs} & taking.live.keys()):
             start = self._names.of(names.HOLD, job, "")
             guards.append(wire.none_newer(start, names.behind(start), taking.live[job].revision))
@@ -262,12 +300,44 @@ class Claims(Base):
             done = self._cells.write_together(plans, guards=guards, more=[put])
         except LeaseGone:
             self._leases.forget(memo.lease)
-            return
+            return False
         if not done.revision:
             self._leases.release(memo.lease)
-            return
-        taking.memo = memo._replace(modified=done.revision)
-        taking.taken += [run for run in done.answers if run is not None]
+            return False
+        taking.memo, taking.known = memo._replace(modified=done.revision), True
+        taken = [run for run in done.answers if run is not None]
+        taking.taken += taken
+        return len(taken) == len(found)
+
+    def _plans(self, taking: _Taking, found: Sequence[_Found]) -> list[Planned[Run | None]]:
+        """What is to be written to take them, as far as a transaction has room; what we know need not be read."""
+        cells, plans = [self._cell(each) for each in found], list[Planned[Run | None]]()
+        unsure = self._plan(taking, found, enumerate(self._cells.guesses(cells)), plans)
+        seen = self._cells.look([cells[index] for index in unsure])
+        self._plan(taking, found, zip(unsure, seen, strict=True), plans)
+        return sorted(plans, key=lambda plan: plan.number)
+
+    def _plan(
+        self,
+        taking: _Taking,
+        found: Sequence[_Found],
+        states: Iterable[tuple[int, State | None]],
+        plans: list[Planned[Run | None]],
+    ) -> list[int]:
+        """What can be taken as it is in these states is planned; the answer is what cannot."""
+        now, unsure = self._now(), list[int]()
+        room = ROOM - sum(plan.size for plan in plans)
+        for index, state in states:
+            if room < 0:
+                break
+            item = self._item(found[index].run, partial(self._decided, taking, index))
+            step = None if state is None else item.decide(state, now)
+            if state is None or step is None or not step.writes:
+                unsure.append(index)
+                continue
+            plans.append(Planned(index, item, state, step))
+            room -= plans[-1].size
+        return unsure
 
     def _memo(self, taking: _Taking, runs: Sequence[RunId], now: Now) -> Kv:
         """What is written down so that a repeated claim is recognised."""
@@ -293,3 +363,8 @@ class Claims(Base):
             token=rows.own(index),
         )
         return self._held(found, after, now, lambda entry: entry.run)
+
+
+def _scope(want: Want) -> bytes:
+    """What the keys of a job begin with, behind their kind."""
+    return names.escaped(want.job).encode() + b"/"

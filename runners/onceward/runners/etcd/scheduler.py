@@ -9,7 +9,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from onceward.contracts import checks, transitions
-from onceward.contracts.records import ConfigDoc, RunId, Status
+from onceward.contracts.records import ConfigDoc, Run, RunId, Status
 from onceward.contracts.requests import Cancelled, ConfigWrite, Interest, RunSpec
 from onceward.contracts.scheduler import Scheduler
 from onceward.contracts.times import due_ms, from_ms
@@ -18,6 +18,7 @@ from onceward.runners.etcd import names, rows, wire
 from onceward.runners.etcd.base import Base
 from onceward.runners.etcd.cells import Item, State, Step
 from onceward.runners.etcd.fronts import Fronts
+from onceward.runners.etcd.quiet import Quiet
 from onceward.runners.etcd.watch import EtcdWatch
 from onceward.runners.etcd.wire import Kv
 
@@ -29,20 +30,42 @@ class SchedulerPart(Base, Scheduler):
 
     _watches: set[EtcdWatch]
     _scheduled: Fronts
+    _quiet: Quiet
 
     def submit(self, specs: Sequence[RunSpec]) -> Sequence[bool]:
         """See ``Scheduler.submit``. One trip for each hundred."""
         checked = [replace(spec, payload=rows.json_text(spec.payload, "payload")) for spec in specs]
-        return self._cells.change_all([self._submission(spec) for spec in checked])
+        return self._cells.change_all([self._submission(spec, lone=len(specs) == 1) for spec in checked])
 
-    def _submission(self, spec: RunSpec) -> Item[bool]:
+    def _submission(self, spec: RunSpec, *, lone: bool) -> Item[bool]:
         def decide(found: Entry | None, state: State, now: Now) -> Step[bool]:
             if found is not None:
                 return Step(answer=lambda _: found.run.origin == spec.request)
             made = transitions.submit(spec, now, sequence=self._sequences.next())
-            return self._written(None, made.run, lambda _: True)
+            step = self._written(None, made.run, lambda _: True)
+            if lone:
+                self._announce(made.run, step)
+            return step
 
         return self._item(spec.id, decide, new=True)
+
+    def _announce(self, run: Run, step: Step[bool]) -> None:
+        """Whichever comes first, the answer or what the watch tells: from then on the run is known here."""
+        key, tail = self._names.place(run)
+        assert step.record is not None  # it is a new run
+        self._quiet.awaits(key, Kv(self._names.record(run.id), step.record, 0, 0, 0))
+
+        def answer(revision: int) -> bool:
+            self._told(key, tail, revision)
+            return True
+
+        step.answer = answer
+
+    def _told(self, key: bytes, tail: bytes, revision: int) -> None:
+        """A run waits since this revision."""
+        record = self._quiet.told(key, tail, revision)
+        if record is not None:
+            self._cells.remember(record.key, State(record))
 
     def reschedule(self, run: RunId, *, run_at: datetime) -> bool:
         checks.instant("run_at", run_at)
@@ -65,7 +88,13 @@ class SchedulerPart(Base, Scheduler):
 
     def watch(self, interest: Interest) -> EtcdWatch:
         watch = EtcdWatch(
-            interest, self._names, self._link, self._scheduled, now=self._now, forget=self._watches.discard
+            interest,
+            self._names,
+            self._link,
+            self._scheduled,
+            now=self._now,
+            told=self._told,
+            forget=self._watches.discard,
         )
         self._watches.add(watch)
         return watch.start()

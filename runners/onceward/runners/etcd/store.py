@@ -22,6 +22,7 @@ from onceward.runners.etcd.lifecycle import LifecyclePart
 from onceward.runners.etcd.link import GRANT, MEMBERS, STATUS, Link
 from onceward.runners.etcd.names import Names
 from onceward.runners.etcd.options import Options, options_of
+from onceward.runners.etcd.quiet import Quiet
 from onceward.runners.etcd.rows import MAX_PAYLOAD_BYTES
 from onceward.runners.etcd.scheduler import SchedulerPart
 from onceward.runners.etcd.watch import EtcdWatch
@@ -56,6 +57,7 @@ class EtcdStore(ExecutorPart, SchedulerPart, LifecyclePart, Store):
         self._cells = Cells(self._link, self._leases, self._now)
         self._scheduled, self._existing = Fronts(self._link, depth=5), Fronts(self._link, depth=4)
         self._ahead = Ahead()
+        self._quiet = Quiet(self._names)
         self._sequences = Sequences()
         self._watches: set[EtcdWatch] = set()
         self._traits = _traits(shortest=_USUAL_SHORTEST, members=1)

@@ -51,10 +51,11 @@ class EtcdWatch(Watch):
         scheduled: Fronts,
         *,
         now: Callable[[], Now],
+        told: Callable[[bytes, bytes, int], None],
         forget: Callable[[EtcdWatch], None],
     ) -> None:
         self._names, self._link, self._scheduled = keys, link, scheduled
-        self._now, self._forget = now, forget
+        self._now, self._told_of, self._forget = now, told, forget
         self._jobs = [f"{names.escaped(job)}/".encode() for job in sorted(interest.jobs)]
         self._ranges = list(_ranges(interest, keys))
         self._changed = threading.Condition()
@@ -191,6 +192,7 @@ class EtcdWatch(Watch):
         """It is worth looking now."""
         kind = event.kv.key[len(self._names.prefix) :][:2]
         if kind == names.SCHEDULED:
+            self._told_of(event.kv.key, event.kv.value, event.kv.modified)
             moment = self._names.place_of(event.kv.key).run_at
             if moment > self._now().wall:
                 with self._changed:

@@ -152,15 +152,20 @@ class Claims:
             for held, _ in seen.held:
                 if held.end <= wall or held.request in marks:
                     suspects[self._layout.run_named(seen.job, held.run)] = seen.job
+        plan = _Plan(Now(wall, wall), {seen.job: seen for seen in survey.jobs})
         for job, due in _front(survey, claims):
-            paths[self._layout.run_named(job, due.waiting.run)] = job
+            path = self._layout.run_named(job, due.waiting.run)
+            ours = None if path in suspects else self._as_submitted(path, due)
+            if ours is None:
+                paths[path] = job
+            else:
+                plan.candidates.append(ours)
         wanted = list(suspects | paths)
         above = [each for each in dict.fromkeys(map(parent, wanted)) if each not in self._settler.generations]
         nodes = self._link.read([*above, *wanted]).nodes if wanted else []
         for path, node in zip(above, nodes, strict=False):
             if node is not None:
                 self._settler.generations[path] = node.stat.version
-        plan = _Plan(Now(wall, wall), {seen.job: seen for seen in survey.jobs})
         for path, node in zip(wanted, nodes[len(above) :], strict=True):
             found = found_in(node)
             kept = None if found is None else run_of(found.data, found.stamp)
@@ -169,6 +174,14 @@ class Claims:
                 plan.candidates.append(_Candidate(path, found, kept))
         plan.candidates.sort(key=lambda candidate: candidate.rank)
         return plan
+
+    def _as_submitted(self, path: str, due: Due) -> _Candidate | None:
+        """The record as this process has written it, which need not be read: it is listed as it was then."""
+        found = self._settler.known(path)
+        kept = None if found is None else run_of(found.data, found.stamp)
+        if found is None or kept is None or not due.path.endswith(f"/{kept.place}"):
+            return None
+        return _Candidate(path, found, kept)
 
     def _pick(self, asked: _Asked, plan: _Plan) -> None:
         """Take from the front, within each job's quota."""

@@ -19,6 +19,7 @@ from kazoo.protocol.states import KazooState  # type: ignore[import-untyped]
 from onceward.contracts.errors import StoreError, StoreMisconfigured
 from onceward.runners.zookeeper import access, wire
 from onceward.runners.zookeeper.errors import broken, refusal, unreachable
+from onceward.runners.zookeeper.handler import Handler, Result
 from onceward.runners.zookeeper.options import Options
 from onceward.runners.zookeeper.wire import CONFLICTS, NODE_EXISTS, Multi, MultiRead, Node, Op, Refused, Stat
 
@@ -32,6 +33,8 @@ _RECONNECT = {"max_tries": -1, "delay": 0.02, "backoff": 2, "max_delay": 1.0}
 _READ_AT_ONCE = 256
 #: What a clock may drift against another one while nothing is heard of the server.
 _DRIFT = 0.001
+#: Later than any change.
+UNKNOWN_CHANGE = 2**63
 #: Codes that mean that a server has refused; all others mean that the connection or the session is gone.
 _REFUSALS = frozenset({-6, -8, -101, -102, -103, -110, -111, -114, -115, -119, -124, -125, -127})
 
@@ -114,6 +117,7 @@ class Link:
                 timeout=options.session_ms / 1000,
                 connection_retry=dict(_RECONNECT),
                 logger=_quiet(),
+                handler=Handler(),
                 **access.arguments(options),
             )
             client.add_listener(self._heard)
@@ -172,7 +176,7 @@ class Link:
         self._await_connected(client)
         results = []
         for request in requests:
-            result = client.handler.async_result()
+            result = Result()
             client._call(request, result)  # kazoo has no public way to send a request of one's own
             results.append(result)
         deadline = time.monotonic() + self.options.timeout_ms / 1000
@@ -253,18 +257,31 @@ class Link:
             if isinstance(result, Refused) and result.code != NODE_EXISTS:
                 raise refusal(result.code, self.where)
 
-    def watch(self, nodes: Sequence[str], lists: Sequence[str]) -> None:
-        """``changed`` will be told once when one of the nodes, or the names below one of the lists, changes."""
+    def watch(self, nodes: Sequence[str], lists: Sequence[str]) -> int:
+        """``changed`` will be told once when one of the nodes, or the names below one of the lists, changes.
+
+        The answer is the zxid of their latest change until then; ``UNKNOWN_CHANGE`` where something is not there.
+        """
         client = self._own_client()
         self._await_connected(client)
         results = [client.exists_async(path, watch=self._told) for path in (*nodes, *lists)]
-        results += [client.get_children_async(path, watch=self._told) for path in lists]
+        results += [client.get_children_async(path, watch=self._told, include_data=True) for path in lists]
         deadline = time.monotonic() + self.options.timeout_ms / 1000
+        latest = 0
         for result in results:
             try:
-                self._result(result, deadline, reads=True)
+                found = self._result(result, deadline, reads=True)
             except NoNodeError:  # its making will be told
-                continue
+                found = None
+            stat = found[1] if isinstance(found, tuple) and isinstance(found[0], list) else found
+            latest = max(latest, UNKNOWN_CHANGE if stat is None else max(stat.mzxid, stat.pzxid))
+        return latest
+
+    @property
+    def heard(self) -> int:
+        """The latest zxid that the server has told of: whatever was changed by then, a look from now on sees."""
+        client = self._client
+        return 0 if client is None else int(client.last_zxid)
 
     def _told(self, event: Any) -> None:
         self._changed(event.path)

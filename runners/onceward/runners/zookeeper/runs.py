@@ -118,8 +118,7 @@ class RunChange(Change):
             return Move(answer)
         kept, beside = self.lists.moved(before, entry)
         leaves = before is not None and before.place not in ("", kept.place)
-        held = entry.run.status is Status.RUNNING
-        return Move(answer, run_bytes(kept), beside, remember=held, certain=leaves)
+        return Move(answer, run_bytes(kept), beside, remember=not entry.run.status.ended, certain=leaves)
 
 
 class Submission(RunChange):

@@ -158,6 +158,10 @@ class Settler:
             combiner.reset()
         self._memory_lock = threading.Lock()
 
+    def known(self, path: str) -> Found | None:
+        """The record as we wrote it last."""
+        return self._memory.get(path)
+
     def remember(self, path: str, found: Found) -> None:
         """The record was just written so by us."""
         if len(found.data) > _LONGEST:

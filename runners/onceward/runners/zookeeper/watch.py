@@ -1,4 +1,8 @@
-"""Watches: ZooKeeper tells of changes of the lists and records of interest, and a timer of what comes due or lapses."""
+"""Watches: ZooKeeper tells of changes of the lists and records of interest, and a timer of what comes due or lapses.
+
+ZooKeeper tells of each thing once, then it must be asked to again. That takes some messages, so it is done at the next
+``wait``: whoever was told should first do something about it. What has changed in between is found by its zxid.
+"""
 
 from __future__ import annotations
 
@@ -62,37 +66,41 @@ class ZooKeeperWatch(Watch):
         self._surveyor = Surveyor(link, layout)
         self._changed = threading.Event()
         self._closed = False
-        self._next: float = math.inf
-        """The server's time from which on it is worth looking again."""
-        self._seen = -1
-        """Moments up to this one need not be told."""
+        self._moments: list[int] = []
+        """When something comes due or may lapse, by the server's time."""
+        self._told: tuple[int, float] = (0, -1)
+        """The zxid and the server's time up to which whoever waits has looked, or is going to."""
+        self._armed = False
+        """Every change from now on is told."""
         self._nudge = self._changed.set
-        self._arm()
+        _, now = self._arm()
+        self._told = (0, now)
 
     def wait(self, timeout: float) -> bool:
         """See ``Watch.wait``."""
         deadline = time.monotonic() + timeout
+        if not self._over() and not self._armed:
+            latest, _ = self._arm()
+            if latest > self._told[0]:
+                return self._tell()
         while not self._over():
             wall = self._link.wall()
+            upcoming = min((moment for moment in self._moments if moment > self._told[1]), default=math.inf)
             left = max(0.0, deadline - time.monotonic())
-            if wall >= self._next or self._changed.wait(min(left, (self._next - wall) / 1000)):
-                return not self._over() and self._look_again()
+            if wall >= upcoming or self._changed.wait(min(left, (upcoming - wall) / 1000)):
+                self._armed = False
+                return self._tell()
             if left <= 0:
                 return False
         return False
 
+    def _tell(self) -> bool:
+        """Whoever waits looks now, and sees what there is by now."""
+        self._told = (self._link.heard, self._link.wall())
+        return not self._over()
+
     def _over(self) -> bool:
         return self._closed or self._link.closed
-
-    def _look_again(self) -> bool:
-        """What comes next is watched; True, since something may have changed until now."""
-        self._changed.clear()
-        try:
-            self._arm()
-        except BaseException:
-            self._changed.set()
-            raise
-        return True
 
     def close(self) -> None:
         """See ``Watch.close``. The server forgets what it was asked when it has told it, or with the connection."""
@@ -100,24 +108,26 @@ class ZooKeeperWatch(Watch):
         self._nudges.forget(self._nudge)
         self._changed.set()
 
-    def _arm(self) -> None:
-        """From now on every change is told; and the next moment is known."""
+    def _arm(self) -> tuple[int, int]:
+        """From now on every change is told, and moments are known; the zxid of the latest change, and the time."""
+        self._changed.clear()
         nodes = [self._layout.run(run) for run in self._interest.runs]
         locks = [self._layout.lock(LockId(name)) for name in self._interest.locks]
         nodes += locks + ([self._layout.configs] if self._interest.configs else [])
         lists: list[str] = []
+        latest = 0
         while True:  # until nothing has grown below what is watched, while it was asked for
             self._nudges.want([*nodes, *lists], self._nudge)
-            self._link.watch(nodes, lists)
+            latest = max(latest, self._link.watch(nodes, lists))
             survey = self._surveyor.survey(sorted(self._interest.jobs), need=1)
             if set(survey.lists) <= set(lists):
                 break
             lists = survey.lists
-        moments = [due.waiting.run_at for job in survey.jobs for due in job.first]
+        moments: list[int] = [due.waiting.run_at for job in survey.jobs for due in job.first]
         moments += [held.end for job in survey.jobs for held, _ in job.held if held.end < NEVER]
         for node in self._link.read(locks).nodes if locks else ():
             entry = lock_in(found_in(node))
             if entry is not None and entry.held:
                 moments.append(entry.until)
-        self._seen = max(self._seen, survey.stamp.wall) if self._seen >= 0 else survey.stamp.wall
-        self._next = min((moment for moment in moments if moment > self._seen), default=math.inf)
+        self._moments, self._armed = moments, True
+        return latest, survey.stamp.wall
