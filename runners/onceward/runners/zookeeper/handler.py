@@ -5,8 +5,8 @@ Kazoo makes an epoll object for each wait, and there are five of them in a round
 
 from __future__ import annotations
 
+import queue
 import select
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,25 +38,18 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no
 class Result:
     """What kazoo makes of one request, for one thread that waits for it."""
 
-    __slots__ = ("_done", "_error", "_value")
+    __slots__ = ("_said",)
 
     def __init__(self) -> None:
-        self._value: Any = None
-        self._error: BaseException | None = None
-        self._done = threading.Lock()
-        self._done.acquire()
+        self._said: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
 
     def set(self, value: Any = None) -> None:
-        """The answer has come. Kazoo may give up a request twice; what comes first counts."""
-        if self._done.locked():
-            self._value = value
-            self._done.release()
+        """The answer has come. Kazoo may say more than once how a request ended; what comes first counts."""
+        self._said.put((value, None))
 
     def set_exception(self, error: BaseException) -> None:
         """There is none."""
-        if self._done.locked():
-            self._error = error
-            self._done.release()
+        self._said.put((None, error))
 
     def get(self, timeout: float) -> Any:
         """The answer; only one thread may ask, and once.
@@ -64,8 +57,10 @@ class Result:
         Raises:
             KazooTimeoutError: it did not come in time.
         """
-        if not self._done.acquire(timeout=timeout):
-            raise KazooTimeoutError
-        if self._error is not None:
-            raise self._error
-        return self._value
+        try:
+            value, error = self._said.get(timeout=timeout)
+        except queue.Empty:
+            raise KazooTimeoutError from None
+        if error is not None:
+            raise error
+        return value
