@@ -77,6 +77,8 @@ class Same(RuleBasedStateMachine):
 
     #: Whether leases go by another clock than the wall's, so that it may be set back.
     two_clocks = True
+    #: Whether of several check-outs of one run in one request the first counts, rather than any one.
+    in_order = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -319,8 +321,14 @@ class Same(RuleBasedStateMachine):
     def checkout_many(
         self, picks: list[int], endings: list[Ending], error: Failure | None, result: object, store: int
     ) -> None:
-        """Some of one run, perhaps; the first of these counts."""
-        pairs = [pair for pair in map(self.pair, picks) if isinstance(pair[0].resource, RunId)]
+        """Some of one run, perhaps. A lease that fences another off is nobody's to end."""
+        pairs = [
+            (ours, theirs)
+            for ours, theirs in map(self.pair, picks)
+            if isinstance(ours.resource, RunId) and not ours.request.startswith("forced:")
+        ]
+        if not self.in_order:
+            pairs = list({ours.resource: (ours, theirs) for ours, theirs in pairs}.values())
         requests = [new_request() for _ in pairs]
 
         def ends(leases: Sequence[Lease]) -> list[CheckOut]:

@@ -161,14 +161,16 @@ class ExecutorPart(Base, Executor):
             now = self._now()
             for some in _each_run_once(checkouts, results):
                 ends = rows.batch([_end(self._ns, request, result, now) for request, result in some])
-                recorded = connection.execute(CHECKOUT, {"wall": now.wall, "ends": ends}).rowcount
-                everybody = recorded == len(some)
-                ended += (everybody or self._ended(connection, request, now) for request, _ in some)
+                every = connection.execute(CHECKOUT, {"wall": now.wall, "ends": ends}).rowcount == len(some)
+                ended += (every or self._recorded(connection, request, now) for request, _ in some)
         return ended
 
-    def _ended(self, connection: sqlite3.Connection, request: CheckOut, now: Now) -> bool:
-        """True if this check-out was recorded, now or when it was sent before."""
-        return transitions.checkout(rows.find(connection, self._ns, request.run), request, now)[0]
+    def _recorded(self, connection: sqlite3.Connection, request: CheckOut, now: Now) -> bool:
+        """True if this check-out stands in the file: it was recorded just now, or when it was sent before."""
+        found = rows.find(connection, self._ns, request.run)
+        if found is not None and found.run.token == request.lease.token and found.run.attempts:
+            return found.run.attempts[-1].checkout == request.request
+        return transitions.checkout(found, request, now)[0]
 
     def check(self, run: RunId) -> Run | None:
         with self._database.read() as connection:
