@@ -13,6 +13,8 @@ from onceward.contracts import Lease, LockId, Run, RunId, Store, Want, new_reque
 class MongoSame(ServerSame):
     """Tokens grow per resource here, and not across them; so they correspond resource by resource."""
 
+    in_order = False  # the writes of one request go to the server together
+
     def __init__(self) -> None:
         super().__init__()
         self.of: RunId | LockId | None = None

@@ -377,6 +377,9 @@ def test_g16_what_sqlite_cannot_hold_never_reaches_it(store: SqliteStore) -> Non
     forged = Lease(resource=RUN, holder="me", token=2**70, request="x")
     assert store.checkout([CheckOut.succeeded(forged)]) == [False]
     assert store.renew([Renewal(lease=forged)]) == [Renewed.LOST]
+    longer = Lease(resource=RUN, holder="me", token=mine.token, request=f"{mine.request}\0")
+    assert store.checkout([CheckOut.succeeded(longer)]) == [False]
+    assert store.renew([Renewal(lease=longer)]) == [Renewed.LOST]
     assert not store.unlock(Lease(resource=LockId("l"), holder="me", token=-(2**70), request="x"))
     with pytest.raises(InvalidRequest):
         store.checkout([CheckOut.failed(mine, Failure(type="E", message="\ud800"))])

@@ -145,6 +145,21 @@ def test_runs_that_are_not_yet_due_do_not_stand_in_the_way(sqlite: SqliteStore, 
     assert claim_cost(sqlite, *jobs) < short * 1.2
 
 
+def checkout_cost(store: SqliteStore) -> int:
+    runs = store.claim(Claim.of("q", holder="me", lease=HOUR, limit=5))
+    leases = [run.lease for run in runs if isinstance(run.lease, Lease)]
+    with Steps(store._database.writer()) as steps:
+        assert store.checkout([CheckOut.succeeded(lease) for lease in leases]) == [True] * 5
+    return steps.count
+
+
+def test_a_checkout_costs_the_same_beside_any_number_of_runs(sqlite: SqliteStore) -> None:
+    fill(sqlite, 200, 0)
+    short = checkout_cost(sqlite)
+    fill(sqlite, 20_000, 1_000)
+    assert checkout_cost(sqlite) < short * 1.2
+
+
 def test_many_lapsed_runs_are_looked_at_once(sqlite: SqliteStore, clock: ManualClock) -> None:
     fill(sqlite, 5_000, 0)
     assert len(sqlite.claim(Claim.of("q", holder="gone", lease=HOUR, limit=5_000))) == 5_000

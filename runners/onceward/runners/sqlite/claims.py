@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 
 from onceward.contracts import transitions
 from onceward.contracts.executor import Executor
@@ -23,7 +24,7 @@ from onceward.runners.sqlite.base import Base
 from onceward.runners.sqlite.priorities import NEXT_PRIORITY, NEXT_PRIORITY_ANY, priorities
 from onceward.runners.sqlite.rows import COLUMNS, Row
 
-# What a claim with this request id holds.   Params: ns, request.   Result: COLUMNS, in any order.
+# What a claim with this request id holds: its answer.   Params: ns, request.   Result: COLUMNS, in any order.
 HELD = f"SELECT {COLUMNS} FROM runs WHERE ns = ? AND request = ? AND claimed = 1 AND status = 'running'"
 
 # Jobs that have runs which run.   Params: ns, the last job seen ("" at first).   Result: (job) of the next, or no row.
@@ -41,20 +42,35 @@ COUNT_LIVE = """
 SELECT count(*) FROM (SELECT 1 FROM runs WHERE ns = ? AND job = ? AND status = 'running' AND queue IS NULL LIMIT ?)
 """
 
-# Due runs of one priority.   Params: ns[, job], priority, wall.   Result: COLUMNS, in claim order.
+# What a run is chosen by.
+CANDIDATE = "id, job, priority, run_at, status, crashes, max_crashes, attempt"
+
+# Due runs of one priority.   Params: ns[, job], priority, wall.   Result: CANDIDATE, in claim order.
 DUE = f"""
-SELECT {COLUMNS} FROM runs WHERE ns = ? AND job = ? AND queue = 0 AND priority = ? AND run_at <= ? ORDER BY run_at, id
+SELECT {CANDIDATE} FROM runs WHERE ns = ? AND job = ? AND queue = 0 AND priority = ? AND run_at <= ? ORDER BY run_at, id
 """
 DUE_ANY = f"""
-SELECT {COLUMNS} FROM runs WHERE ns = ? AND queue = 0 AND priority = ? AND run_at <= ? ORDER BY run_at, id
+SELECT {CANDIDATE} FROM runs WHERE ns = ? AND queue = 0 AND priority = ? AND run_at <= ? ORDER BY run_at, id
 """
 
-# Lapsed runs.   Params: ns[, job].   Result: COLUMNS, in claim order.
+# Lapsed runs.   Params: ns[, job].   Result: CANDIDATE, in claim order.
 LAPSED = f"""
-SELECT {COLUMNS} FROM runs WHERE ns = ? AND job = ? AND queue = 1 ORDER BY priority DESC, run_at, id
+SELECT {CANDIDATE} FROM runs WHERE ns = ? AND job = ? AND queue = 1 ORDER BY priority DESC, run_at, id
 """
 LAPSED_ANY = f"""
-SELECT {COLUMNS} FROM runs WHERE ns = ? AND queue = 1 ORDER BY priority DESC, run_at, id
+SELECT {CANDIDATE} FROM runs WHERE ns = ? AND queue = 1 ORDER BY priority DESC, run_at, id
+"""
+
+# claim, of runs that nobody has had yet, which most are: their first attempt, as ``transitions.hold`` makes it.
+#   Params: tokens (a JSON object, by id), request, holder, lease_ms, expires, until, started.
+#   Result: the row count, as many.   Guarantees G1, G2: they are chosen and changed in one transaction.
+HOLD_NEW = """
+UPDATE runs SET
+    status = 'running', queue = NULL, attempt = 1, token = json_each.value, request = :request, claimed = 1,
+    holder = :holder, lease_ms = :lease_ms, expires = :expires, until = :until, started = :started, ended = NULL,
+    result = NULL, error = NULL, progress = NULL, cancel_requested = 0, rearmed = 0, takeover = 0
+FROM json_each(:tokens)
+WHERE runs.id = CAST(json_each.key AS INTEGER) AND status = 'scheduled' AND attempt = 0
 """
 
 
@@ -68,13 +84,15 @@ class ClaimPart(Base, Executor):
         there is nothing left of it to repeat, and it claims anew.
         """
         with self._database.write() as connection:
-            held = [rows.entry_of(row) for row in connection.execute(HELD, (self._ns, request.request))]
-            if held:
-                return [rows.public(entry) for entry in sorted(held, key=lambda entry: entry.run.token)]
-            now = self._now()
-            found = [rows.entry_of(row) for row in self._choose(connection, request, now)]
-            taken = self._hold(connection, request, found, now)
-        return [rows.public(entry) for entry in taken]
+            held = self._held(connection, request)
+            if not held:
+                now = self._now()
+                if self._hold(connection, request, self._choose(connection, request, now), now):
+                    held = self._held(connection, request)
+        return [rows.public(rows.entry_of(row)) for row in sorted(held, key=lambda row: row[_TOKEN])]
+
+    def _held(self, connection: sqlite3.Connection, request: Claim) -> list[Row]:
+        return connection.execute(HELD, (self._ns, request.request)).fetchall()
 
     def _choose(self, connection: sqlite3.Connection, request: Claim, now: Now) -> list[Row]:
         """The rows to take or to bury, best first."""
@@ -98,25 +116,47 @@ class ClaimPart(Base, Executor):
         live: int = connection.execute(COUNT_LIVE, (self._ns, want.job, want.max_running)).fetchone()[0]
         return min(limit, want.max_running - live)
 
-    def _hold(
-        self, connection: sqlite3.Connection, request: Claim, found: Sequence[Entry], now: Now
-    ) -> Sequence[Entry]:
-        leases = {want.job: want.lease for want in request.wants or ()}
-        taking = [entry for entry in found if not transitions.exhausted(entry, now)]
-        for entry in found:
-            if transitions.exhausted(entry, now):
-                rows.write(connection, entry, transitions.bury(entry, now))
-        token = rows.draw(connection, len(taking)) - len(taking) if taking else 0
-        taken = []
-        for entry in taking:
-            token += 1
-            lease_ms = span_ms(leases.get(entry.run.job) or request.lease)
-            mine = transitions.hold(
-                entry, holder=request.holder, request=request.request, lease_ms=lease_ms, now=now, token=token
-            )
-            rows.write(connection, entry, mine, claimed=True)
-            taken.append(mine)
-        return taken
+    def _hold(self, connection: sqlite3.Connection, request: Claim, chosen: Sequence[Row], now: Now) -> int:
+        """What was chosen is taken or buried; how many runs were taken. Their tokens are in the order of the claim."""
+        wanted = {want.job: want.lease for want in request.wants or ()}
+        taking = [row for row in chosen if not _exhausted(row)]
+        for row in chosen:
+            if _exhausted(row):
+                found = rows.get(connection, row[_ID])
+                rows.write(connection, found, transitions.bury(found, now))
+        first = rows.draw(connection, len(taking)) - len(taking) + 1 if taking else 0
+        new: dict[timedelta, dict[int, int]] = {}
+        for token, row in enumerate(taking, first):
+            lease = wanted.get(row[_JOB]) or request.lease
+            if row[_ATTEMPT] == 0:
+                new.setdefault(lease, {})[row[_ID]] = token
+            else:
+                _hold_again(connection, request, rows.get(connection, row[_ID]), lease, now, token)
+        for lease, tokens in new.items():
+            _hold_new(connection, request, tokens, lease, now)
+        return len(taking)
+
+
+def _hold_new(
+    connection: sqlite3.Connection, request: Claim, tokens: Mapping[int, int], lease: timedelta, now: Now
+) -> None:
+    lease_ms = span_ms(lease)
+    connection.execute(
+        HOLD_NEW,
+        {
+            "tokens": rows.batch(tokens), "request": request.request, "holder": request.holder, "lease_ms": lease_ms,
+            "expires": now.wall + lease_ms, "until": now.elapsed + lease_ms, "started": now.wall,
+        },
+    )  # fmt: skip
+
+
+def _hold_again(
+    connection: sqlite3.Connection, request: Claim, found: Entry, lease: timedelta, now: Now, token: int
+) -> None:
+    mine = transitions.hold(
+        found, holder=request.holder, request=request.request, lease_ms=span_ms(lease), now=now, token=token
+    )
+    rows.write(connection, found, mine, claimed=True)
 
 
 def _first(sources: Sequence[Iterator[Row]], limit: int, room: dict[str, int]) -> list[Row]:
@@ -166,9 +206,9 @@ def _running_jobs(connection: sqlite3.Connection, ns: int) -> Iterator[str]:
         yield job
 
 
-_NAMES = COLUMNS.split(", ")
-_ID, _JOB, _PRIORITY, _RUN_AT = (_NAMES.index(name) for name in ("id", "job", "priority", "run_at"))
-_STATUS, _CRASHES, _MAX_CRASHES = (_NAMES.index(name) for name in ("status", "crashes", "max_crashes"))
+_ID, _JOB, _PRIORITY, _RUN_AT, _STATUS, _CRASHES, _MAX_CRASHES, _ATTEMPT = range(8)
+"""Places in CANDIDATE."""
+_TOKEN = COLUMNS.split(", ").index("token")
 
 
 def _rank(row: Row) -> tuple[int, int, int]:

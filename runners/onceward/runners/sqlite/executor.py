@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from msgspec.structs import replace
 
@@ -45,15 +45,27 @@ WHERE ns = :ns AND job = :job AND key = :key AND stamp = :stamp
 RETURNING cancel_requested
 """
 
-# checkout: an attempt has ended, if its token is still the newest; lapsed or not.
-#   Params: see ``_checkout``.   Result: row count 1 recorded, 0 stale: nothing changed.   Guarantees G4, G6.
+# checkout: attempts have ended, those whose token is still the newest; lapsed or not.
+#   Params: wall, ends: a JSON array of what ``_end`` makes, each run at the most once.
+#   Result: row count, how many were recorded; of the others nothing is changed.   Guarantees G4, G6.
+#   The namespace comes from the JSON, too: else SQLite would go through all its runs, with the JSON for each of them.
 CHECKOUT = """
 UPDATE runs SET
-    status = :status, queue = :queue, run_at = coalesce(:due, run_at), result = :result, error = :error,
-    failures = failures + :failed, claimed = 0, lease_ms = NULL, expires = NULL, until = NULL, ended = :ended,
-    cancel_requested = 0, attempt_ended = :wall, ending = :ending, checkout = :checkout
-WHERE ns = :ns AND job = :job AND key = :key AND stamp = :stamp
-    AND status = 'running' AND token = :token AND request = :request
+    status = iif(again, 'scheduled', ends.ending), queue = iif(again, 0, NULL), run_at = coalesce(ends.due, run_at),
+    result = ends.result, error = ends.error, failures = failures + (ends.ending IN ('failed', 'retry')),
+    claimed = 0, lease_ms = NULL, expires = NULL, until = NULL, ended = iif(again, NULL, :wall),
+    cancel_requested = 0, attempt_ended = :wall, ending = ends.ending, checkout = ends.checkout
+FROM (
+    SELECT
+        json_extract(value, '$[0]') AS ns, json_extract(value, '$[1]') AS job, json_extract(value, '$[2]') AS key,
+        json_extract(value, '$[3]') AS stamp, json_extract(value, '$[4]') AS token,
+        json_extract(value, '$[5]') AS request, json_extract(value, '$[6]') AS ending,
+        json_extract(value, '$[6]') IN ('retry', 'released') AS again, json_extract(value, '$[7]') AS checkout,
+        json_extract(value, '$[8]') AS due, json_extract(value, '$[9]') AS result, json_extract(value, '$[10]') AS error
+    FROM json_each(:ends)
+) AS ends
+WHERE runs.ns = ends.ns AND runs.job = ends.job AND runs.key = ends.key AND runs.stamp = ends.stamp
+    AND status = 'running' AND runs.token = ends.token AND runs.request = ends.request
 """
 
 
@@ -144,41 +156,51 @@ class ExecutorPart(Base, Executor):
 
     def checkout(self, checkouts: Sequence[CheckOut]) -> Sequence[bool]:
         results = [self._text(each.result, "result") for each in checkouts]
+        ended: list[bool] = []
         with self._database.write() as connection:
             now = self._now()
-            return [
-                self._checkout(connection, each, result, now) for each, result in zip(checkouts, results, strict=True)
-            ]
+            for some in _each_run_once(checkouts, results):
+                ends = rows.batch([_end(self._ns, request, result, now) for request, result in some])
+                every = connection.execute(CHECKOUT, {"wall": now.wall, "ends": ends}).rowcount == len(some)
+                ended += (every or self._recorded(connection, request, now) for request, _ in some)
+        return ended
 
-    def _checkout(self, connection: sqlite3.Connection, request: CheckOut, result: str | None, now: Now) -> bool:
-        run = request.run
-        again = request.ending in (Ending.RETRY, Ending.RELEASED)
-        token, proof = rows.proof(request.lease)
-        cursor = connection.execute(
-            CHECKOUT,
-            {
-                "ns": self._ns, "job": run.job, "key": run.key, "stamp": run.stamp, "token": token, "request": proof,
-                "status": "scheduled" if again else request.ending.value,
-                "queue": 0 if again else None,
-                "due": transitions.due(request.at, request.after, now) if again else None,
-                "result": None if again else result,
-                "error": rows.failure_text(request.error),
-                "failed": request.ending in (Ending.FAILED, Ending.RETRY),
-                "ended": None if again else now.wall,
-                "wall": now.wall,
-                "ending": request.ending.value,
-                "checkout": request.request,
-            },
-        )  # fmt: skip
-        if cursor.rowcount == 1:
-            return True
-        recorded, _ = transitions.checkout(rows.find(connection, self._ns, run), request, now)
-        return recorded  # True: the repetition of one that was recorded before
+    def _recorded(self, connection: sqlite3.Connection, request: CheckOut, now: Now) -> bool:
+        """True if this check-out stands in the file: it was recorded just now, or when it was sent before."""
+        found = rows.find(connection, self._ns, request.run)
+        if found is not None and found.run.token == request.lease.token and found.run.attempts:
+            return found.run.attempts[-1].checkout == request.request
+        return transitions.checkout(found, request, now)[0]
 
     def check(self, run: RunId) -> Run | None:
         with self._database.read() as connection:
             found = rows.find(connection, self._ns, run)
         return None if found is None else rows.public(found)
+
+
+def _each_run_once(
+    checkouts: Sequence[CheckOut], results: Sequence[str | None]
+) -> Iterator[list[tuple[CheckOut, str | None]]]:
+    """The check-outs with their results, in their order, in parts with no run twice: its first one counts."""
+    part: dict[RunId, tuple[CheckOut, str | None]] = {}
+    for each, result in zip(checkouts, results, strict=True):
+        if each.run in part:
+            yield list(part.values())
+            part = {}
+        part[each.run] = each, result
+    yield list(part.values())
+
+
+def _end(ns: int, request: CheckOut, result: str | None, now: Now) -> tuple[str | int | None, ...]:
+    """How an attempt ends, as CHECKOUT reads it."""
+    run, (token, proof) = request.run, rows.proof(request.lease)
+    again = request.ending in (Ending.RETRY, Ending.RELEASED)
+    return (
+        ns, run.job, run.key, run.stamp, token, proof, request.ending, request.request,
+        transitions.due(request.at, request.after, now) if again else None,
+        None if again else result,
+        rows.failure_text(request.error),
+    )  # fmt: skip
 
 
 def _none_yet() -> int:

@@ -27,6 +27,9 @@ COLUMNS = (
 #   Params: ns, job, key, stamp.   Result: COLUMNS, or no row.
 FIND = f"SELECT {COLUMNS} FROM runs WHERE ns = ? AND job = ? AND key = ? AND stamp = ?"
 
+# A run by its number.   Params: id.   Result: COLUMNS.
+GET = f"SELECT {COLUMNS} FROM runs WHERE id = ?"
+
 # Is there such a run?   Params: ns, job, key, stamp.   Result: (1), or no row; from the index alone.
 EXISTS = "SELECT 1 FROM runs WHERE ns = ? AND job = ? AND key = ? AND stamp = ?"
 
@@ -60,6 +63,11 @@ def find(connection: sqlite3.Connection, ns: int, run: RunId) -> Entry | None:
     """The run as it stands in the file, or None."""
     row = connection.execute(FIND, (ns, run.job, run.key, run.stamp)).fetchone()
     return None if row is None else entry_of(row)
+
+
+def get(connection: sqlite3.Connection, number: int) -> Entry:
+    """The run with this number, which there is."""
+    return entry_of(connection.execute(GET, (number,)).fetchone())
 
 
 def exists(connection: sqlite3.Connection, ns: int, run: RunId) -> bool:
@@ -195,6 +203,11 @@ def _text(value: object) -> str | None:
     return value
 
 
+def batch(values: object) -> str:
+    """What one statement is to do to many rows, as JSON."""
+    return _encode(values).decode()
+
+
 def failure_text(error: Failure | None) -> str | None:
     """An error as it is stored."""
     return None if error is None else _encode(error).decode()
@@ -216,8 +229,9 @@ def ms(instant: datetime | None) -> int | None:
 
 
 def proof(lease: Lease) -> tuple[int, str]:
-    """Token and request of a lease, for a guard. A token that SQLite cannot hold was never given: none matches."""
-    return (lease.token if -(2**63) <= lease.token < 2**63 else -1), lease.request
+    """Token and request of a lease, for a guard. What SQLite cannot hold was never given: none matches."""
+    known = -(2**63) <= lease.token < 2**63 and "\0" not in lease.request
+    return (lease.token if known else -1), lease.request
 
 
 def named(lock: LockId | RunId) -> str:
