@@ -21,6 +21,7 @@ MAX_DEPTH = 64
 MAX_INT = 2**63 - 1
 _RULE = "None, bool, int of 64 bits, finite float, str, aware datetime, list, tuple, or a dict with str keys"
 _MARKS = ("$date", "$literal")
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
 def canonical(value: Json, *, field: str = "payload") -> str:
@@ -31,7 +32,7 @@ def canonical(value: Json, *, field: str = "payload") -> str:
     Raises:
         InvalidRequest: ``value`` holds something else than JSON types and aware datetimes; names the place.
     """
-    return json.dumps(_plain(value, field, 0), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _encode(_plain(value, field, 0))
 
 
 def parse(text: str) -> Json:

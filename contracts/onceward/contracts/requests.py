@@ -318,9 +318,13 @@ class RunSpec(Record, frozen=True, kw_only=True):
         checks.kind("id", self.id, RunId)
         checks.token_text("request", self.request)
         checks.whole("priority", self.priority, PRIORITY_LOWEST, PRIORITY_HIGHEST)
+        checks.budget("max_crashes", self.max_crashes)
+        if self.run_at is not None or self.after is not None:
+            self._check_due()
+
+    def _check_due(self) -> None:
         checks.instant("run_at", self.run_at)
         checks.delay("after", self.after)
-        checks.budget("max_crashes", self.max_crashes)
         if self.run_at is not None and self.after is not None:
             checks.refuse("run_at", self.run_at, "either run_at or after, not both")
 

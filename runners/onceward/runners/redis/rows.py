@@ -76,7 +76,7 @@ def make_run(run: RunId, f: dict[str, str]) -> Run:
     return Run(
         id=run,
         status=status,
-        run_at=from_ms(int(f["run_at"])),
+        run_at=from_ms(int(f.get("run_at") or f["created"])),
         created=from_ms(int(f["created"])),
         sequence=int(f["sequence"]),
         payload=decode(f.get("payload") or None),
@@ -102,7 +102,7 @@ def make_run(run: RunId, f: dict[str, str]) -> Run:
 def _by_checkin(f: dict[str, str]) -> dict[str, str]:
     """What a check-in that makes a run leaves out."""
     created = f["created"]
-    left = {"attempt": "1", "token": f["sequence"], "request": f["origin"], "run_at": created, "started": created}
+    left = {"attempt": "1", "token": f["sequence"], "request": f["origin"], "started": created}
     if f.get("lease_ms"):
         left["until"] = str(int(created) + int(f["lease_ms"]))
     return left

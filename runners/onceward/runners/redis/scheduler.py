@@ -32,7 +32,7 @@ class SchedulerPart(Base, Scheduler):
         arguments: list[str | int] = []
         for spec in specs:
             arguments += _spec(spec)
-        return [answer == 1 for answer in self._batch("submit", arguments, 7)]
+        return [answer == 1 for answer in self._batch("submit", arguments, 4)]
 
     def reschedule(self, run: RunId, *, run_at: datetime) -> bool:
         checks.instant("run_at", run_at)
@@ -60,16 +60,13 @@ class SchedulerPart(Base, Scheduler):
         return sorted(found, key=lambda document: document.name)
 
 
-def _spec(spec: RunSpec) -> tuple[str | int, ...]:
-    return (
-        run_text(spec.id),
-        "" if spec.run_at is None else str(due_ms(spec.run_at)),
-        0 if spec.after is None else span_ms(spec.after),
-        spec.priority,
-        budget_text(spec.max_crashes),
-        json_text(spec.payload, "payload"),
-        spec.request,
-    )
+def _spec(spec: RunSpec) -> tuple[str, ...]:
+    if spec.run_at is not None:
+        when = str(due_ms(spec.run_at))
+    else:
+        when = "+0" if spec.after is None else f"+{span_ms(spec.after)}"
+    how = f"{when} {spec.priority} {budget_text(spec.max_crashes)}"
+    return run_text(spec.id), how, json_text(spec.payload, "payload"), spec.request
 
 
 def _document(fields: Sequence[Reply]) -> ConfigDoc:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from onceward.contracts import Json, RunId, RunSpec, Scheduler, canonical
+from onceward.contracts import Json, RunId, RunSpec, Scheduler, canonical, new_request
 from onceward.toolkit.jobs.retry import Retry
 from onceward.toolkit.jobs.settings import JobSettings, Priority, job_name
 from onceward.toolkit.resend import resend
 
 _OCCURRENCE = "@"
+_DEFAULT = Retry()
 
 
 class Launched(NamedTuple):
@@ -66,12 +66,12 @@ class Launcher:
         settings = self._settings(job)
         chosen = priority if priority is not None else settings.priority if settings else Priority.NORMAL
         return RunSpec(
-            id=RunId(job_name(job), str(uuid.uuid4()) if key is None else key),
+            id=RunId(job_name(job), new_request() if key is None else key),
             payload=data,
             priority=int(chosen),
             run_at=run_at,
             after=after,
-            max_crashes=(settings.retry if settings else Retry()).max_crashes,
+            max_crashes=(settings.retry if settings else _DEFAULT).max_crashes,
         )
 
     def submit(self, specs: Sequence[RunSpec]) -> Sequence[Launched]:

@@ -66,21 +66,30 @@ local function job_of(id)
   return job
 end
 
+local function sixteen(sequence)
+  return string.sub("000000000000000" .. sequence, -16)
+end
+
 local function place_lapsed(id, f)
-  return string.format("%015.0f%016.0f", f.run_at, f.sequence) .. id
+  return string.format("%015.0f", f.run_at) .. sixteen(f.sequence) .. id
 end
 
 local function place_ended(id, f)
-  return string.format("%016.0f%s", f.sequence, string.sub(f.status, 1, 1)) .. id
+  return sixteen(f.sequence) .. string.sub(f.status, 1, 1) .. id
 end
 
+local fronts = {} -- the lists of waiting runs whose priority this script has noted in p
 local function enter(id, f)
   local job = job_of(id)
   put(P .. "l:" .. job .. ":" .. f.status, f.sequence, id)
   if f.status == "scheduled" then
     local priority = f.priority or "0"
-    put(P .. "w:" .. job .. ":" .. priority, f.run_at, string.format("%016.0f", f.sequence) .. id)
-    put(P .. "p:" .. job, -priority, priority)
+    local waiting = P .. "w:" .. job .. ":" .. priority
+    put(waiting, f.run_at, sixteen(f.sequence) .. id)
+    if not fronts[waiting] then
+      fronts[waiting] = true
+      put(P .. "p:" .. job, -priority, priority)
+    end
   elseif f.status == "running" then
     put(P .. "x:" .. job, f["until"] or "+inf", id)
   else
@@ -92,7 +101,7 @@ local function leave(id, f)
   local job = job_of(id)
   drop(P .. "l:" .. job .. ":" .. f.status, id)
   if f.status == "scheduled" then
-    local waiting = string.format("%016.0f", f.sequence) .. id
+    local waiting = sixteen(f.sequence) .. id
     drop(P .. "w:" .. job .. ":" .. (f.priority or "0"), waiting)
   elseif f.status == "running" then
     drop(P .. "x:" .. job, id)

@@ -1,7 +1,8 @@
 -- The soonest instant for each job, told once by a script for many runs: tell_soonest() ends it.
 local soonest = {}
 local function note(job, instant)
-  if not soonest[job] or tonumber(instant) < tonumber(soonest[job]) then
+  local known = soonest[job]
+  if not known or (known ~= instant and tonumber(instant) < tonumber(known)) then
     soonest[job] = instant
   end
 end
