@@ -6,7 +6,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import pytest
@@ -53,7 +53,7 @@ from onceward.contracts import (
 )
 from onceward.runners.mongodb import TYPE, MongoStore, checkins, documents
 from onceward.runners.mongodb.errors import translated
-from onceward.runners.mongodb.link import Link
+from onceward.runners.mongodb.link import Docs
 from onceward.runners.mongodb.options import options_of
 from onceward.runners.mongodb.terms import Doc
 
@@ -159,7 +159,7 @@ def test_g13_claims_read_what_they_take_and_one_key_per_priority(store: MongoSto
     later = timedelta(days=1)
     store.submit([RunSpec(id=RunId("job", f"l{i}"), priority=i % 5 + 1, after=later) for i in range(500)])
     store.submit([RunSpec(id=RunId("job", f"d{i}"), priority=i % 3) for i in range(500)])
-    match, sort, limit = store._next(job, 10)
+    match, sort, limit, _ = store._next(job, 10)
     find = {"find": "runs", "filter": match["$match"], "sort": sort["$sort"], "limit": limit["$limit"]}
     command = {"explain": find, "verbosity": "executionStats"}
     stages, keys, documents = examined(store._link.database.command(command))
@@ -196,19 +196,21 @@ def test_g1_a_claim_that_takes_longer_than_its_lease_has_each_run_once() -> None
     store.close()
 
 
-def piecemeal(link: Link, between: Callable[[int], None]) -> Callable[..., tuple[Doc, Sequence[Doc]]]:
-    """A glance that reads each of its parts at a moment of its own: more is not promised."""
-    whole = link.glance
+class _Piecemeal:
+    """The collection, whose aggregations read each of their parts at a moment of its own: more is not promised."""
 
-    def glance(expressions: Doc, parts: Sequence[tuple[str, list[Doc]]]) -> tuple[Doc, Sequence[Doc]]:
-        shown = whole(expressions, [])[0]
-        found: list[Doc] = []
+    def __init__(self, runs: Docs, between: Callable[[int], None]) -> None:
+        self._runs, self._between = runs, between
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._runs, name)
+
+    def aggregate(self, stages: list[Doc], **options: int) -> Iterator[Doc]:
+        parts = [[stage for stage in stages if "$unionWith" not in stage]]
+        parts += [stage["$unionWith"]["pipeline"] for stage in stages if "$unionWith" in stage]
         for place, part in enumerate(parts):
-            between(place)
-            found += whole(expressions, [part])[1]
-        return shown, found
-
-    return glance
+            self._between(place)
+            yield from self._runs.aggregate(part, **options)
 
 
 @pytest.mark.parametrize("moment", range(4))
@@ -229,7 +231,7 @@ def test_g13_a_lease_that_is_seen_to_lapse_in_the_middle_of_a_look_keeps_its_tur
             clock.advance(timedelta(minutes=1))
             other._queue_lapsed(None)  # the first half of somebody else's claim
 
-    store._link.glance = piecemeal(store._link, between)  # type: ignore[method-assign]
+    store._link._runs = _Piecemeal(store._link.runs, between)  # type: ignore[assignment]
     taken = [run.key for run in store.claim(claim(1, alone))]
     assert seen, "the look has fewer parts than that"
     assert taken in ([], ["first"])

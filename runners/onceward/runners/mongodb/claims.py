@@ -108,7 +108,7 @@ class ClaimPart(Base, Executor):
         limits = {} if wants is None else {want.job: want for want in wants}
         for at in range(0, len(jobs), _JOBS_AT_ONCE):
             some = jobs[at : at + _JOBS_AT_ONCE]
-            pipelines = [self._mine(request), self._lapsed(None if wants is None else some)]
+            pipelines = [self._lapsed(None if wants is None else some)]
             for job in some:
                 want = limits.get(job)
                 view.asked[job] = _most(want, limit)
@@ -118,10 +118,10 @@ class ClaimPart(Base, Executor):
                     pipelines.append(self._live(job, want.max_running))
                 if view.asked[job] > 0:
                     pipelines.append(self._next(job, view.asked[job]))
-            shown, docs = self._link.glance({"now": self._terms.now}, [("runs", each) for each in pipelines])
-            now = documents.now_of(shown["now"])
-            for doc in docs:
-                _note(view, doc, now, of_any=wants is None)
+            stages = [*self._mine(request), *({"$unionWith": {"coll": "runs", "pipeline": each}} for each in pipelines)]
+            with self._link.reading():
+                for shown in self._link.runs.aggregate(stages, batchSize=WHOLE):
+                    _note(view, shown, of_any=wants is None)
         return view
 
     def _mine(self, request: Claim) -> list[Doc]:
@@ -150,6 +150,7 @@ class ClaimPart(Base, Executor):
             {"$match": {"_id.ns": self.namespace, **of_job, "queued": True, **self._past("run_at")}},
             {"$sort": _ORDER},
             {"$limit": limit},
+            {"$set": {"now": self._terms.now}},
         ]
 
     def _live(self, job: str, most: int) -> list[Doc]:
@@ -266,7 +267,7 @@ def _mark(update: Doc, name: str, value: object) -> None:
     del update["$unset"][name]
 
 
-def _note(view: View, shown: Doc, now: Now, *, of_any: bool) -> None:
+def _note(view: View, shown: Doc, *, of_any: bool) -> None:
     kind = shown.get("kind")  # what comes next is shown as it is: anything else takes much longer
     if kind == "lapsed":
         view.lapsed = True
@@ -277,7 +278,7 @@ def _note(view: View, shown: Doc, now: Now, *, of_any: bool) -> None:
     else:
         candidate = Candidate(
             entry=documents.entry_of(shown),
-            now=now,
+            now=documents.now_of(shown["now"]),
             guard=documents.guard(shown),
             token=documents.next_token(shown),
             fresh="attempt" not in shown and "rearmed" not in shown and shown["status"] == "scheduled",
