@@ -40,10 +40,11 @@ from onceward.contracts import (
 from onceward.contracts.records import ATTEMPTS_KEPT
 from onceward.contracts.requests import Ending
 from onceward.runners.zookeeper import ZooKeeperStore
-from onceward.runners.zookeeper.link import Link, Stamp
+from onceward.runners.zookeeper.link import Link
 from onceward.runners.zookeeper.names import FIRST_PAGE, escaped, original
 from onceward.runners.zookeeper.options import options_of
 from onceward.runners.zookeeper.rows import MAX_PAYLOAD_BYTES
+from onceward.runners.zookeeper.tickets import Stamp
 from onceward.runners.zookeeper.wire import Op, Refused
 
 LONG, SHORT = timedelta(hours=1), timedelta(seconds=1)
@@ -120,7 +121,9 @@ def test_how_many_trips_each_verb_takes(store: ZooKeeperStore, monkeypatch: pyte
     assert trips.of(lambda: store.lock(lock("second"))) == 1, "it is known to be held, so it is only looked at"
     assert trips.of(lambda: store.check(RunId("j", "3"))) == 1
     assert trips.of(lambda: store.now()) == 1
-    assert trips.of(lambda: store.submit([RunSpec.of("j", "4")])) == 2
+    assert trips.of(lambda: store.submit([RunSpec.of("j", "4")])) == 1, "nobody else asks for the time"
+    later = RunSpec(id=RunId("j", "4 later"), after=LONG)
+    assert trips.of(lambda: store.submit([later])) == 2, "how late that is, must be known"
     assert trips.of(lambda: store.submit([RunSpec.of("j", f"5-{i}") for i in range(100)])) <= 3
     assert trips.of(lambda: store.claim(Claim.of("j", holder="h", lease=LONG))) == 2, "we know what we have submitted"
     hundred = Claim.of("j", holder="h", lease=LONG, limit=100)
@@ -245,6 +248,40 @@ def pages(store: ZooKeeperStore) -> dict[str, int]:
     names = sorted(store._link.read(lists=[f"{queue}/{priority}"]).lists[0] or ())
     below = store._link.read(lists=[f"{queue}/{priority}/{name}" for name in names]).lists
     return {name: len(each or ()) for name, each in zip(names, below, strict=True)}
+
+
+def test_a_submission_that_others_have_come_before_looks_and_tries_without_less_often(
+    store: ZooKeeperStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = fresh(namespace=store.namespace)
+    store.submit([RunSpec.of("j", "first")])
+    trips, taken = Trips(monkeypatch), list[int]()
+    for number in range(12):
+        other.now()
+        taken.append(trips.of(lambda number=number: store.submit([RunSpec.of("j", str(number))])))  # type: ignore[misc]
+    assert taken == [3, 2, 3, 2, 2, 3, 2, 2, 2, 2, 3, 2]
+    while (last := trips.of(lambda: store.submit([RunSpec.of("j", new_request())]))) == 2:
+        taken.append(last)
+    assert len(taken) == 19
+    assert [trips.of(lambda: store.submit([RunSpec.of("j", new_request())])) for _ in range(3)] == [1, 1, 1]
+    other.close()
+
+
+def test_g13_submissions_with_and_without_a_look_are_claimed_in_their_order(
+    pair: tuple[ZooKeeperStore, ZooKeeperStore],
+) -> None:
+    """Time stands still, so that only their order counts."""
+    names = [str(number) for number in range(60)]
+    for name in names:
+        chosen = pair[int(name) // 7 % 2]  # several in a row without a look, and then somebody else's
+        if name.endswith("5"):
+            chosen.checkin(checkin(f"beside {name}"))
+        chosen.submit([RunSpec.of("j", name)])
+    listed = [run for run in pair[0].runs(RunQuery(job="j", oldest_first=True, limit=1000)) if run.key in names]
+    assert [run.key for run in listed] == names
+    assert len({run.sequence for run in listed}) == len(names)
+    found = [run.key for _ in names for run in pair[1].claim(Claim.of("j", holder="h", lease=LONG))]
+    assert found == names
 
 
 @pytest.mark.parametrize("order", ["same", "rising", "falling", "mixed"])

@@ -149,10 +149,9 @@ class Cells:
     def remember(self, key: bytes, state: State) -> None:
         """The next guess about the cell, unless a later one is known: answers may overtake each other."""
         with self._lock:
-            known = self._seen.get(key)
-            if known is not None and _latest(known) > _latest(state) > 0:
-                return
-            self._seen.pop(key, None)
+            known = self._seen.pop(key, None)
+            if known is not None and state.record is not None and _later(known, state):
+                state = known
             if state.record is not None and len(state.record.value) <= _SMALL:
                 self._seen[key] = state
                 if len(self._seen) > _REMEMBERED:
@@ -362,9 +361,13 @@ class _Work(Generic[T]):
         return self._gone >= _LEASES_TRIED
 
 
-def _latest(state: State) -> int:
-    """The latest revision that wrote it; 0: none that is known, or nothing is there."""
-    return max((kv.modified for kv in state if kv is not None), default=0)
+def _later(known: State, state: State) -> bool:
+    """The first one was written after the second one, as far as they tell."""
+    return max(_modified(known.record), _modified(known.hold)) > max(_modified(state.record), _modified(state.hold))
+
+
+def _modified(kv: Kv | None) -> int:
+    return 0 if kv is None else kv.modified
 
 
 def _reads(record: bytes, hold: bytes) -> list[Op]:

@@ -18,6 +18,7 @@ _EQUAL, _LESS = 0, 2
 _CREATED, _MODIFIED, _VALUE = 1, 2, 3
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _REVISION = 3 << 3 | _VARINT
+_HEADER, _SUCCEEDED, _ANSWER = 1 << 3 | _BYTES, 2 << 3 | _VARINT, 3 << 3 | _BYTES
 
 
 class Kv(NamedTuple):
@@ -42,15 +43,25 @@ class Found(NamedTuple):
     total: int
 
 
-class Done(NamedTuple):
-    """What became of a transaction: ``revision`` of the store after it, and the answers to its operations, unread.
+class Done:
+    """What became of a transaction: ``revision`` of the store after it, and the answers to its operations.
 
-    The revision of a nested one is that of the outer one.
+    The revision of a nested one is that of the outer one. Nobody asks for the answers of most, so they are kept as they
+    came until somebody does.
     """
 
-    revision: int
-    succeeded: bool
-    answers: tuple[bytes, ...]
+    __slots__ = ("_answers", "_data", "revision", "succeeded")
+
+    def __init__(self, revision: int, succeeded: bool, data: bytes) -> None:
+        self.revision, self.succeeded, self._data = revision, succeeded, data
+        self._answers: list[bytes] | None = None
+
+    @property
+    def answers(self) -> list[bytes]:
+        """The answers, unread."""
+        if self._answers is None:
+            self._answers = texts(self._data, 3)
+        return self._answers
 
     def found(self, index: int) -> Found:
         """The answer to a read."""
@@ -58,7 +69,9 @@ class Done(NamedTuple):
 
     def nested(self, index: int) -> Done:
         """The answer to a nested transaction."""
-        return done(texts(self.answers[index], 4)[0])._replace(revision=self.revision)
+        inner = done(texts(self.answers[index], 4)[0])
+        inner.revision = self.revision
+        return inner
 
 
 class Event(NamedTuple):
@@ -95,13 +108,14 @@ def _varint(number: int) -> bytes:
 _TAGS = {(number, kind): _varint(number << 3 | kind) for number in (*range(1, 16), 64) for kind in (_VARINT, _BYTES)}
 
 
-_SHORT = [bytes((size,)) for size in range(0x80)]
+#: Nearly all texts are shorter.
+_SIZES = [_varint(size) for size in range(0x1000)]
 _BYTES_TAG = {number: tag for (number, kind), tag in _TAGS.items() if kind == _BYTES}
 
 
 def _data(number: int, value: bytes) -> bytes:
     size = len(value)
-    return _BYTES_TAG[number] + (_SHORT[size] if size < 0x80 else _varint(size)) + value
+    return _BYTES_TAG[number] + (_SIZES[size] if size < 0x1000 else _varint(size)) + value
 
 
 def _whole(number: int, value: int) -> bytes:
@@ -281,18 +295,20 @@ def _revision(header: bytes) -> int:
 
 
 def done(data: bytes) -> Done:
-    """What a transaction answered."""
-    at, succeeded = 0, False
-    answers: list[bytes] = []
-    for number, value in fields(data):
-        if isinstance(value, bytes):
-            if number == 1:
-                at = _revision(value)
-            elif number == 3:
-                answers.append(value)
-        elif number == 2:
-            succeeded = bool(value)
-    return Done(at, succeeded, tuple(answers))
+    """What a transaction answered: a header, whether it succeeded if it did, and then the answers."""
+    at, succeeded, end = 0, False, len(data)
+    revision = 0
+    while at < end:
+        tag, at = data[at], at + 1
+        if tag == _SUCCEEDED:
+            return Done(revision, data[at] != 0, data)
+        size, at = _read_varint(data, at)
+        if tag == _HEADER:
+            revision = _revision(data[at : at + size])
+        elif tag == _ANSWER:
+            break  # it did not, or it would have been said before
+        at += size
+    return Done(revision, succeeded, data)
 
 
 def integer(data: bytes, wanted: int) -> int:

@@ -22,12 +22,13 @@ from onceward.contracts.transitions import Entry, Now
 from onceward.runners.combining import Combiner, undivided
 from onceward.runners.zookeeper import wire
 from onceward.runners.zookeeper.errors import contended
-from onceward.runners.zookeeper.link import Link, Stamp
+from onceward.runners.zookeeper.link import Link
 from onceward.runners.zookeeper.names import Layout, mark, parent
 from onceward.runners.zookeeper.rows import MOST_TOGETHER, Kept, mine, public, run_bytes, run_of
 from onceward.runners.zookeeper.runs import Lists
 from onceward.runners.zookeeper.settle import Found, Settler, found_in
 from onceward.runners.zookeeper.survey import Due, JobSeen, Survey, Surveyor
+from onceward.runners.zookeeper.tickets import Stamp
 from onceward.runners.zookeeper.wire import Op, Refused
 
 _MOST_BYTES = 600_000

@@ -20,12 +20,12 @@ from onceward.contracts.traits import Traits
 from onceward.contracts.transitions import Entry, Now
 from onceward.runners.zookeeper import wire
 from onceward.runners.zookeeper.base import Base
-from onceward.runners.zookeeper.link import Stamp
 from onceward.runners.zookeeper.locks import LockForcing, lock_in
 from onceward.runners.zookeeper.names import buckets, held, original, parent
 from onceward.runners.zookeeper.rows import public, run_of
 from onceward.runners.zookeeper.runs import Forcing, Rearming
 from onceward.runners.zookeeper.settle import Found, found_in
+from onceward.runners.zookeeper.tickets import Stamp
 from onceward.runners.zookeeper.wire import Node, Op, Refused
 
 #: So many records go in one transaction.

@@ -21,6 +21,7 @@ from onceward.runners.zookeeper import access, wire
 from onceward.runners.zookeeper.errors import broken, refusal, unreachable
 from onceward.runners.zookeeper.handler import Handler, Result
 from onceward.runners.zookeeper.options import Options
+from onceward.runners.zookeeper.tickets import Stamp, Ticket, Tickets
 from onceward.runners.zookeeper.wire import CONFLICTS, NODE_EXISTS, Multi, MultiRead, Node, Op, Refused, Stat
 
 _ALL_PERMISSIONS = 31
@@ -39,13 +40,6 @@ UNKNOWN_CHANGE = 2**63
 _REFUSALS = frozenset({-6, -8, -101, -102, -103, -110, -111, -114, -115, -119, -124, -125, -127})
 
 _log = logging.getLogger("onceward.runners.zookeeper")
-
-
-class Stamp(NamedTuple):
-    """When a transaction was made: its zxid, and the server's clock in milliseconds."""
-
-    zxid: int
-    wall: int
 
 
 class Seen(NamedTuple):
@@ -67,7 +61,7 @@ class Link:
 
     def __init__(self, options: Options, clock: str, changed: Callable[[str | None], None]) -> None:
         self.options, self.where = options, ",".join(options.hosts)
-        self._tick, self._changed = wire.change(clock, b""), changed
+        self._clock, self._tick, self._changed = clock, wire.change(clock, b""), changed
         self._client: KazooClient | None = None
         self._pid = 0
         self.closed = True
@@ -76,6 +70,7 @@ class Link:
         """There is a connection, or there will be none since we are not let in."""
         self._latest = (0, 0.0)
         """The server's time as it was heard last, and when."""
+        self.tickets = Tickets()
         self.acl = wire.acl_bytes([(_ALL_PERMISSIONS, *access.owner(options))])
 
     # -- the connection -----------------------------------------------------------------------------------------
@@ -83,6 +78,7 @@ class Link:
     def after_fork(self) -> None:
         """The connection is the parent's; this process makes one of its own when it needs one."""
         self._lock = threading.Lock()
+        self.tickets = Tickets()
 
     def open(self) -> None:
         """There is a connection, of this process."""
@@ -214,16 +210,18 @@ class Link:
 
         One that only makes or removes nodes writes the clock, too, so that it is told when it was made.
         """
-        requests = [Multi(ops if any(op.stamps for op in ops) else [*ops, self._tick]) for ops in transactions]
-        return [self._outcome(answer) for answer in self.exchange(requests, reads=False)]
+        ticks = [not any(op.stamps for op in ops) for ops in transactions]
+        requests = [Multi([*ops, self._tick] if tick else ops) for ops, tick in zip(transactions, ticks, strict=True)]
+        answers = self.exchange(requests, reads=False)
+        return [self._outcome(answer, tick) for answer, tick in zip(answers, ticks, strict=True)]
 
-    def _outcome(self, answer: Any) -> Stamp | Refused | StoreError:
+    def _outcome(self, answer: Any, tick: bool) -> Stamp | Refused | StoreError:
         if isinstance(answer, StoreError):
             return answer
         result = answer[0]
         if isinstance(result, Refused):
             return result if result.code in CONFLICTS else refusal(result.code, self.where)
-        return self.note(result)
+        return self._ticked(result) if tick else self.note(result)
 
     def look(self, nodes: Sequence[str] = (), lists: Sequence[str] = ()) -> Seen:
         """What is there now, and what time it is there.
@@ -236,7 +234,7 @@ class Link:
         if len(reads) == 2 and len(nodes) + len(lists) <= _READ_AT_ONCE:
             reads = [MultiRead(nodes, lists)]
         first, *answers = self.exchange([Multi([self._tick]), *reads], reads=True)
-        stamp = self.note(_sure(first, self.where)[0])
+        stamp = self._ticked(_sure(first, self.where)[0])
         found = [each for answer in answers for each in _sure(answer, self.where)]
         return Seen(stamp, found[: len(nodes)], found[len(nodes) :])
 
@@ -292,6 +290,16 @@ class Link:
         """The stamp of the latest change of a node; from now on the server's time is known from it."""
         self._latest = (stat.mtime, time.monotonic())
         return Stamp(stat.mzxid, stat.mtime)
+
+    def _ticked(self, clock: Stat) -> Stamp:
+        """The stamp of a transaction that has written the clock; the next one may go by that."""
+        stamp = self.note(clock)
+        self.tickets.offer(Ticket(stamp, clock.version))
+        return stamp
+
+    def punched(self, ticket: Ticket) -> Op:
+        """What writes the clock if nobody has done so since the ticket."""
+        return wire.change(self._clock, b"", ticket.version)
 
     def wall(self) -> int:
         """The server's time, which is certainly not later than the true one as long as nobody sets it back."""

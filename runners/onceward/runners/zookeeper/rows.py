@@ -21,7 +21,7 @@ from onceward.contracts.times import from_ms, span, span_ms, to_ms
 from onceward.contracts.transitions import Entry, Now
 from onceward.runners.encoding import decode as decoded
 from onceward.runners.encoding import encode as encoded
-from onceward.runners.zookeeper.link import Stamp
+from onceward.runners.zookeeper.tickets import Stamp
 
 #: Less than a quarter of what a message may hold, since a record has a payload, a result, and its last attempts.
 MAX_PAYLOAD_BYTES = 256 * 1024
@@ -33,6 +33,8 @@ _WRITTEN = -60_000_000_000_000
 UNKNOWN = Now(_WRITTEN, _WRITTEN)
 #: So many records may be changed by one transaction.
 MOST_TOGETHER = 128
+#: Behind every place that a change has: what comes after a transaction, and before all that comes after it.
+LAST = MOST_TOGETHER - 1
 _PLACE_BITS = 7
 
 

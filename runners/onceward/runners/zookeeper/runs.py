@@ -32,6 +32,7 @@ from onceward.runners.zookeeper.link import Link
 from onceward.runners.zookeeper.names import NEVER, Layout, buckets, digest, live_name
 from onceward.runners.zookeeper.pages import Pages
 from onceward.runners.zookeeper.rows import (
+    LAST,
     UNKNOWN,
     Kept,
     mine,
@@ -41,6 +42,7 @@ from onceward.runners.zookeeper.rows import (
     run_of,
 )
 from onceward.runners.zookeeper.settle import Change, Found, Move, Turn, found_in
+from onceward.runners.zookeeper.tickets import Ticket
 from onceward.runners.zookeeper.wire import Node, Op
 
 
@@ -62,10 +64,16 @@ class Lists(NamedTuple):
     layout: Layout
     pages: Pages
 
-    def moved(self, before: Kept | None, entry: Entry) -> tuple[Kept, tuple[Op, ...]]:
-        """The run with its new place, and what lists it there and no longer where it was."""
+    def moved(self, before: Kept | None, entry: Entry, *, listed_as: int | None = None) -> tuple[Kept, tuple[Op, ...]]:
+        """The run with its new place, and what lists it there and no longer where it was.
+
+        Args:
+            before: the run as it was.
+            entry: the run as it is to be.
+            listed_as: its sequence in the order of the list, if its own is not known yet.
+        """
         run = entry.run
-        place, made = self._place(before, entry)
+        place, made = self._place(before, entry, run.sequence if listed_as is None else listed_as)
         if before is not None and place == before.place:
             return Kept(entry, place), ()
         above = self.layout.job(run.job)
@@ -76,7 +84,7 @@ class Lists(NamedTuple):
             ops.append(wire.create(f"{above}/{place}", b"", self.link.acl))
         return Kept(entry, place), tuple(ops)
 
-    def _place(self, before: Kept | None, entry: Entry) -> tuple[str, tuple[Op, ...]]:
+    def _place(self, before: Kept | None, entry: Entry, sequence: int) -> tuple[str, tuple[Op, ...]]:
         run = entry.run
         name = digest(run.key, run.id.stamp)
         if run.status is Status.RUNNING:
@@ -87,7 +95,7 @@ class Lists(NamedTuple):
         due = to_ms(run.run_at)
         if before is not None and before.entry.run.status is Status.SCHEDULED and before.entry.run.run_at == run.run_at:
             return before.place, ()
-        place, made = self.pages.place(run.job, run.priority, due, run.sequence, name)
+        place, made = self.pages.place(run.job, run.priority, due, sequence, name)
         return f"queue/{place}", made
 
     def _end(self, entry: Entry) -> int:
@@ -122,11 +130,39 @@ class RunChange(Change):
 
 
 class Submission(RunChange):
-    """See ``Scheduler.submit``; the payload is text already."""
+    """See ``Scheduler.submit``; the payload is text already. A lone one needs no look, with a ticket."""
 
     def __init__(self, lists: Lists, spec: RunSpec) -> None:
         super().__init__(lists, spec.id)
         self._spec = spec
+        self._ticket: Ticket | None = None
+
+    def refused(self) -> None:
+        if self._ticket is None:
+            super().refused()
+        else:
+            self.lists.link.tickets.used(None)
+            self._ticket = None
+
+    def alone(self, known: Found | None) -> Move | None:
+        link = self.lists.link
+        if (
+            known is not None or self._spec.after is not None
+        ):  # what is due so much later than now must know when that is
+            return None
+        self._ticket = ticket = link.tickets.take()
+        if ticket is None:
+            return None
+        wall = max(ticket.stamp.wall, link.wall())
+        entry = transitions.submit(self._spec, Now(wall, wall), sequence=mine(0))
+        kept, beside = self.lists.moved(None, entry, listed_as=number(ticket.stamp.zxid, LAST))
+
+        def answer(written: Found | None) -> bool:
+            assert written is not None  # it was just written, and the clock with it
+            link.tickets.used(Ticket(written.stamp, ticket.version + 1))
+            return True
+
+        return Move(answer, run_bytes(kept), (*beside, link.punched(ticket)), remember=True)
 
     def decide(self, found: Found | None, turn: Turn) -> Move:
         known = kept_in(found)

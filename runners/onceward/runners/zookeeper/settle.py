@@ -25,9 +25,10 @@ from onceward.contracts.transitions import Now
 from onceward.runners.combining import Combiner, undivided
 from onceward.runners.zookeeper import wire
 from onceward.runners.zookeeper.errors import contended
-from onceward.runners.zookeeper.link import Link, Stamp
+from onceward.runners.zookeeper.link import Link
 from onceward.runners.zookeeper.names import parent
-from onceward.runners.zookeeper.rows import MOST_TOGETHER
+from onceward.runners.zookeeper.rows import LAST
+from onceward.runners.zookeeper.tickets import Stamp
 from onceward.runners.zookeeper.wire import Node, Op, Refused
 
 #: So many records are remembered, and none that is longer.
@@ -93,6 +94,10 @@ class Change(ABC):
 
     def blind(self, known: Found | None, place: int) -> Move | None:
         """What can be decided without a look, if what we know is still so; None: nothing."""
+        return None
+
+    def alone(self, known: Found | None) -> Move | None:
+        """The same for a change that nothing else goes with, if nobody has asked for the time since we did."""
         return None
 
     @abstractmethod
@@ -203,6 +208,8 @@ class Settler:
             if not task.looked and parent(task.change.path) in self.generations:
                 task.found = self._memory.get(task.change.path)
                 task.move = task.change.blind(task.found, place)
+                if task.move is None and len(tasks) == 1:
+                    task.move = task.change.alone(task.found)
         self._look([(place, task) for place, task in enumerate(tasks) if task.move is None])
         writes = []
         for task in tasks:
@@ -276,11 +283,14 @@ class Settler:
 
 
 def _one_for_each_record(tasks: Sequence[_Task]) -> list[_Task]:
-    """The first change of each record, in order; the others must wait for what becomes of it."""
+    """The first change of each record, in order; the others must wait for what becomes of it.
+
+    The last place in a transaction stays free: see ``LAST``.
+    """
     first: dict[str, _Task] = {}
     for task in tasks:
         first.setdefault(task.change.path, task)
-        if len(first) == MOST_TOGETHER:
+        if len(first) == LAST:
             break
     return list(first.values())
 

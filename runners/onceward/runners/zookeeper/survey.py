@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from onceward.runners.zookeeper.link import Link, Stamp
+from onceward.runners.zookeeper.link import Link
 from onceward.runners.zookeeper.names import FIRST_PAGE, Held, Layout, Waiting, held, original, waiting
+from onceward.runners.zookeeper.tickets import Stamp
 
 #: So many further pages are asked for at once, when the first does not suffice.
 _PAGES_AHEAD = 3
