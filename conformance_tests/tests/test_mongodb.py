@@ -205,7 +205,7 @@ class _Piecemeal:
     def __getattr__(self, name: str) -> object:
         return getattr(self._runs, name)
 
-    def aggregate(self, stages: list[Doc], **options: int) -> Iterator[Doc]:
+    def aggregate(self, stages: list[Doc], **options: Any) -> Iterator[Doc]:
         parts = [[stage for stage in stages if "$unionWith" not in stage]]
         parts += [stage["$unionWith"]["pipeline"] for stage in stages if "$unionWith" in stage]
         for place, part in enumerate(parts):

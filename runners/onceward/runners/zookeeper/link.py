@@ -271,7 +271,7 @@ class Link:
                 found = self._result(result, deadline, reads=True)
             except NoNodeError:  # its making will be told
                 found = None
-            stat = found[1] if isinstance(found, tuple) and isinstance(found[0], list) else found
+            stat: Any = found[1] if isinstance(found, tuple) and isinstance(found[0], list) else found
             latest = max(latest, UNKNOWN_CHANGE if stat is None else max(stat.mzxid, stat.pzxid))
         return latest
 
