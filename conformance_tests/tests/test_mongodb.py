@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import pytest
+from bson.timestamp import Timestamp
 from mongodb_support import ClockedMongoStore, Trips, fresh, own_server, shared_url
 from msgspec.structs import replace
 from pymongo.errors import (
@@ -55,6 +56,7 @@ from onceward.runners.mongodb import TYPE, MongoStore, checkins, documents
 from onceward.runners.mongodb.errors import translated
 from onceward.runners.mongodb.link import Docs
 from onceward.runners.mongodb.options import options_of
+from onceward.runners.mongodb.stream import Stream
 from onceward.runners.mongodb.terms import Doc
 
 LONG = timedelta(hours=1)
@@ -167,6 +169,42 @@ def test_g13_claims_read_what_they_take_and_one_key_per_priority(store: MongoSto
     assert documents == 10
     assert keys <= 10 + 2 * 6
     assert [run.priority for run in store.claim(claim(200, Want(job="job")))] == [2] * 166 + [1] * 34
+
+
+# -- watches ------------------------------------------------------------------------------------------------------
+
+
+def test_g15_a_watch_for_jobs_is_told_of_what_can_be_claimed_and_of_nothing_else(store: MongoStore) -> None:
+    limited = claim(1, Want(job="job", max_running=2))
+    with store.watch(Interest(jobs=frozenset({"job"}))) as watch:
+
+        def told(action: Callable[[], object], patience: float) -> bool:
+            while watch.wait(0.0):
+                pass
+            action()
+            return watch.wait(patience)
+
+        assert told(lambda: store.submit([RunSpec.of("job", each) for each in "abc"]), 20)
+        [free] = [run.lease for run in store.claim(claim(1)) if run.lease]
+        assert not told(lambda: store.checkout([CheckOut.succeeded(free)]), 0.5)
+        assert not told(lambda: store.checkin(checkin("of-a-caller")), 0.5)
+        [placed] = [run.lease for run in store.claim(limited) if run.lease]
+        assert told(lambda: store.checkout([CheckOut.succeeded(placed)]), 20), "a place is free again"
+
+
+def test_a_stream_is_not_awaited_while_there_are_many_writes(store: MongoStore) -> None:
+    stream = Stream(store._link, {})
+
+    def busy(since: Timestamp, newest: Timestamp) -> bool:
+        stream._mark = since, time.monotonic() - 0.2
+        stream._judge(newest)
+        return stream._busy
+
+    assert busy(Timestamp(7, 1), Timestamp(7, 1_000_000))
+    assert busy(Timestamp(7, 1), Timestamp(8, 1)), "nobody knows how many there were until the end of the second"
+    assert not busy(Timestamp(7, 1), Timestamp(7, 2))
+    assert not busy(Timestamp(7, 1), Timestamp(8, 1))
+    stream.close()
 
 
 # -- limits and tokens --------------------------------------------------------------------------------------------
@@ -502,7 +540,6 @@ def test_g16_a_killed_server_gives_our_errors_only() -> None:
         assert not store.health().ok
         started = time.monotonic()
         store.close()
-        assert not [thread for thread in threading.enumerate() if thread.name == "onceward-mongodb-watch"]
         assert time.monotonic() - started < 10
 
 
