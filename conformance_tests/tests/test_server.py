@@ -33,7 +33,7 @@ from onceward.toolkit.jobs import FunctionJob, Job, JobContext, Retry, Retryable
 from onceward.toolkit.jobs.job import Body
 from onceward.toolkit.jobs.launch import Launcher
 from onceward.toolkit.server import JobEvent, JobServer
-from onceward.toolkit.server.loops import LoopState
+from onceward.toolkit.server.loops import Loop, LoopState
 
 MS = timedelta(milliseconds=1)
 SECOND = timedelta(seconds=1)
@@ -238,6 +238,20 @@ def test_a_server_waits_for_a_store_that_is_down_at_the_start(started: Callable[
     store.away.clear()
     assert server.wait_ready()
     assert server.wait(server.launch("j").run, timedelta(seconds=PATIENCE)).status is Status.SUCCEEDED
+
+
+def test_a_loop_that_is_about_to_begin_is_not_called_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, seen, begin = Loop("loop", lambda: None), [], threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        seen.append(loop.health().state)
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    loop.start()
+    loop.stop()
+    assert loop.join(PATIENCE)
+    assert seen == [LoopState.IDLE]
 
 
 def test_a_store_that_goes_away_costs_time_and_nothing_else(started: Callable[..., JobServer]) -> None:

@@ -72,8 +72,9 @@ class Loop:
 
     def start(self) -> None:
         """The loop runs."""
-        self._thread = threading.Thread(target=self._run, name=f"onceward-{self.name}", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name=f"onceward-{self.name}", daemon=True)
+        thread.start()
+        self._thread = thread  # only now: one that has not begun looks dead, and cannot be joined
 
     def wake(self) -> None:
         """The next round begins now, or as soon as the present one is over."""
