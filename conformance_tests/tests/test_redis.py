@@ -56,6 +56,7 @@ from onceward.runners.redis import TYPE, Options, RedisStore
 from onceward.runners.redis.names import escaped, original, prefix, run_of, run_text
 from onceward.runners.redis.options import options_of
 from onceward.runners.redis.scripts import scripts
+from onceward.runners.redis.server import examined
 from onceward.runners.redis.target import slot_of
 from onceward.runners.redis.wire import connect
 
@@ -521,6 +522,19 @@ def test_a_password_that_nobody_asked_for_and_a_database_that_is_not_there() -> 
         RedisStore(f"redis://:nope@{host}/0", "n").open()
     with pytest.raises(StoreMisconfigured, match="no database 99"):
         RedisStore(f"redis://{host}/99", "n").open()
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("redis_version:6.2.14\narch_bits:64\nrole:master", "Redis 6.2.14; Onceward needs Redis 7 or newer"),
+        ("redis_version:7.2.5\narch_bits:32\nrole:master", "a 32-bit program"),
+    ],
+)
+def test_a_server_whose_scripts_cannot_do_it_is_refused(said: str, why: str) -> None:
+    """No such server is at hand: this is what it says of itself."""
+    with pytest.raises(StoreMisconfigured, match=why):
+        examined(lambda *_: said, Options())
 
 
 def test_a_replica_is_refused_and_a_primary_with_one_is_lossy() -> None:
