@@ -160,6 +160,22 @@ def test_a_checkout_costs_the_same_beside_any_number_of_runs(sqlite: SqliteStore
     assert checkout_cost(sqlite) < short * 1.2
 
 
+def test_a_statement_carries_no_more_results_than_sqlite_takes(
+    sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hundreds of results of 16 MiB would be more than a billion bytes; here the bound is smaller."""
+    monkeypatch.setattr(executor, "_MOST_TEXT", 1_000)
+    fill(sqlite, 6, 0)
+    runs = sqlite.claim(Claim.of("q", holder="h", lease=HOUR, limit=6))
+    ends = [CheckOut.succeeded(run.lease, "x" * 600) for run in runs if run.lease]
+    traced: list[str] = []
+    sqlite._database.writer().set_trace_callback(traced.append)
+    assert sqlite.checkout(ends) == [True] * 6
+    sqlite._database.writer().set_trace_callback(None)
+    assert len([statement for statement in traced if statement.lstrip().startswith("UPDATE runs")]) == 3
+    assert [found and found.result for found in map(sqlite.check, [run.id for run in runs])] == ["x" * 600] * 6
+
+
 def test_many_lapsed_runs_are_looked_at_once(sqlite: SqliteStore, clock: ManualClock) -> None:
     fill(sqlite, 5_000, 0)
     assert len(sqlite.claim(Claim.of("q", holder="gone", lease=HOUR, limit=5_000))) == 5_000

@@ -68,6 +68,9 @@ WHERE runs.ns = ends.ns AND runs.job = ends.job AND runs.key = ends.key AND runs
     AND status = 'running' AND runs.token = ends.token AND runs.request = ends.request
 """
 
+#: Characters of results in one statement, besides one more result. SQLite takes a billion bytes, escapes and all.
+_MOST_TEXT = 1 << 26
+
 
 class ExecutorPart(Base, Executor):
     """The part of ``Executor`` that is about single runs."""
@@ -159,7 +162,7 @@ class ExecutorPart(Base, Executor):
         ended: list[bool] = []
         with self._database.write() as connection:
             now = self._now()
-            for some in _each_run_once(checkouts, results):
+            for some in _parts(checkouts, results):
                 ends = rows.batch([_end(self._ns, request, result, now) for request, result in some])
                 every = connection.execute(CHECKOUT, {"wall": now.wall, "ends": ends}).rowcount == len(some)
                 ended += (every or self._recorded(connection, request, now) for request, _ in some)
@@ -178,16 +181,19 @@ class ExecutorPart(Base, Executor):
         return None if found is None else rows.public(found)
 
 
-def _each_run_once(
-    checkouts: Sequence[CheckOut], results: Sequence[str | None]
-) -> Iterator[list[tuple[CheckOut, str | None]]]:
-    """The check-outs with their results, in their order, in parts with no run twice: its first one counts."""
+def _parts(checkouts: Sequence[CheckOut], results: Sequence[str | None]) -> Iterator[list[tuple[CheckOut, str | None]]]:
+    """The check-outs with their results, in their order, in parts for one statement each.
+
+    No part has a run twice, since its first one counts, nor more text than a statement should carry.
+    """
     part: dict[RunId, tuple[CheckOut, str | None]] = {}
+    text = 0
     for each, result in zip(checkouts, results, strict=True):
-        if each.run in part:
+        if each.run in part or text > _MOST_TEXT:
             yield list(part.values())
-            part = {}
+            part, text = {}, 0
         part[each.run] = each, result
+        text += len(result or "")
     yield list(part.values())
 
 
