@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -454,6 +454,36 @@ def test_g13_what_has_lapsed_meanwhile_keeps_its_place(quiet: EtcdStore) -> None
         assert run.lease is not None
         end_lease(shared_url(), quiet.namespace, run.lease)
     assert claimed(quiet, limit=1) == ["before"]
+
+
+def _given_back(store: EtcdStore) -> None:
+    (run,) = store.claim(Claim.of("job", holder="bob", lease=HOUR))
+    assert run.lease is not None
+    assert store.checkout([CheckOut.released(run.lease, at=run.run_at)]) == [True]
+
+
+def _let_lapse(store: EtcdStore) -> None:
+    (run,) = store.claim(Claim.of("job", holder="bob", lease=HOUR))
+    assert run.lease is not None
+    end_lease(shared_url(), store.namespace, run.lease)
+
+
+def _put_where_it_was(store: EtcdStore) -> None:
+    (run,) = store.runs(RunQuery(key="k", job="job"))
+    assert store.reschedule(run.id, run_at=run.run_at)
+
+
+@pytest.mark.parametrize("limited", [True, False], ids=["without a look", "with a look"])
+@pytest.mark.parametrize("meanwhile", [_given_back, _let_lapse, _put_where_it_was])
+def test_g13_what_others_have_written_meanwhile_has_its_turn(
+    quiet: EtcdStore, meanwhile: Callable[[EtcdStore], None], limited: bool
+) -> None:
+    """What this process remembers of the run is of no use any more; it is still the first one."""
+    quiet.submit([RunSpec.of("job", "k2")])
+    with opened(namespace=quiet.namespace) as other:
+        meanwhile(other)
+    claim = Claim(holder="ann", lease=HOUR, limit=3, wants=(Want(job="job"),) if limited else None)
+    assert [run.key for run in quiet.claim(claim)] == ["k", "k2"]
 
 
 def test_g12_what_others_have_begun_meanwhile_counts(quiet: EtcdStore) -> None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from onceward.contracts.records import Run, RunId
+from onceward.contracts.records import Run, RunId, Status
 from onceward.contracts.times import from_ms, span_ms
 from onceward.contracts.transitions import Entry, Now
 from onceward.runners.etcd import rows, wire
@@ -80,14 +80,17 @@ class Base:
         return step
 
     def _written(self, found: Entry | None, run: Run, answer: Callable[[int], T]) -> Step[T]:
-        """The run is written, and its place with it."""
+        """The run is written, and its place with it.
+
+        While a run waits, its key in q is as new as its record: so whoever has seen the key can tell an old record.
+        """
         more: list[Op] = []
         key, value = self._names.place(run)
         before = None if found is None else self._names.place(found.run)[0]
-        if before != key:
+        if before != key or run.status is Status.SCHEDULED:
             more.append(wire.put(key, value))
-            if before is not None:
-                more.append(wire.delete(before))
+        if before not in (None, key):
+            more.append(wire.delete(before))
         step = Step(answer=answer, record=rows.write_run(run))
         if found is None:
             existing = self._names.existing(run)

@@ -28,7 +28,7 @@ from onceward.runners.etcd.cells import ITEMS, ROOM, Planned, State, Step
 from onceward.runners.etcd.errors import LeaseGone
 from onceward.runners.etcd.fronts import Ahead, At, Fronts
 from onceward.runners.etcd.names import Place
-from onceward.runners.etcd.quiet import Quiet
+from onceward.runners.etcd.quiet import Quiet, Waiting
 from onceward.runners.etcd.wire import Found, Guard, Kv
 
 #: A repeated claim is recognised for as long as its leases, and so much longer; what that may differ by. Milliseconds.
@@ -43,10 +43,11 @@ _decode_memo = msgspec.json.Decoder(list[tuple[str, str]]).decode
 
 
 class _Found(NamedTuple):
-    """A run that may be taken: where it stands in the order of claims, and where its record is."""
+    """A run that may be taken: where it stands in the order of claims, and its record's revision (0: not known)."""
 
     place: Place
     run: RunId
+    since: int = 0
 
 
 class _Live(NamedTuple):
@@ -137,8 +138,7 @@ class Claims(Base):
         due = sorted(self._places(waiting, now))
         taking.live = {want.job: _Live(0, 0) for want in wants}
         chosen = list(self._within_limits(taking, due))
-        cells = [self._cell(each) for each in chosen]
-        if not chosen or len(guards) + len(chosen) > ITEMS or None in self._cells.guesses(cells):
+        if not chosen or len(guards) + len(chosen) > ITEMS or None in self._known(chosen):
             return False
         self._quiet.forget(jobs)
         taking.live = {}
@@ -244,17 +244,28 @@ class Claims(Base):
 
     def _due(self, fronts: Sequence[Found], now: Now) -> Iterator[_Found]:
         """The first runs of each row, as far as they are due."""
-        return self._places(((kv.key, kv.value) for front in fronts for kv in front.kvs), now)
+        return self._places((Waiting(kv.key, kv.value, kv.modified) for front in fronts for kv in front.kvs), now)
 
-    def _places(self, waiting: Iterable[tuple[bytes, bytes]], now: Now) -> Iterator[_Found]:
-        """Of runs that wait, by their key in q and its value, those that are due."""
-        for key, tail in waiting:
+    def _places(self, waiting: Iterable[Waiting], now: Now) -> Iterator[_Found]:
+        """Of runs that wait, those that are due."""
+        for key, tail, since in waiting:
             place = self._names.place_of(key)
             if place.run_at <= now.wall:
-                yield _Found(place, names.run_named(place.job, tail))
+                yield _Found(place, names.run_named(place.job, tail), since)
 
     def _cell(self, found: _Found) -> tuple[bytes, bytes]:
         return self._names.record(found.run), self._names.hold(found.run)
+
+    def _known(self, found: Sequence[_Found]) -> list[State | None]:
+        """What this process remembers of them, where that is what the look has seen.
+
+        Anything older would be refused when it is taken, and those behind it would be taken first.
+        """
+        guesses = self._cells.guesses([self._cell(each) for each in found])
+        return [
+            state if state is not None and state.record is not None and state.record.modified == each.since else None
+            for each, state in zip(found, guesses, strict=True)
+        ]
 
     def _lapsed(self, job: bytes) -> Iterator[_Found]:
         """Runs whose hold is gone."""
@@ -311,33 +322,19 @@ class Claims(Base):
 
     def _plans(self, taking: _Taking, found: Sequence[_Found]) -> list[Planned[Run | None]]:
         """What is to be written to take them, as far as a transaction has room; what we know need not be read."""
-        cells, plans = [self._cell(each) for each in found], list[Planned[Run | None]]()
-        unsure = self._plan(taking, found, enumerate(self._cells.guesses(cells)), plans)
-        seen = self._cells.look([cells[index] for index in unsure])
-        self._plan(taking, found, zip(unsure, seen, strict=True), plans)
-        return sorted(plans, key=lambda plan: plan.number)
-
-    def _plan(
-        self,
-        taking: _Taking,
-        found: Sequence[_Found],
-        states: Iterable[tuple[int, State | None]],
-        plans: list[Planned[Run | None]],
-    ) -> list[int]:
-        """What can be taken as it is in these states is planned; the answer is what cannot."""
-        now, unsure = self._now(), list[int]()
-        room = ROOM - sum(plan.size for plan in plans)
-        for index, state in states:
+        known = self._known(found)
+        read = iter(self._cells.look([self._cell(each) for each, state in zip(found, known, strict=True) if not state]))
+        states = [state or next(read) for state in known]
+        now, plans, room = self._now(), list[Planned[Run | None]](), ROOM
+        for index, state in enumerate(states):
             if room < 0:
                 break
             item = self._item(found[index].run, partial(self._decided, taking, index))
-            step = None if state is None else item.decide(state, now)
-            if state is None or step is None or not step.writes:
-                unsure.append(index)
-                continue
-            plans.append(Planned(index, item, state, step))
-            room -= plans[-1].size
-        return unsure
+            step = item.decide(state, now)
+            if step.writes:
+                plans.append(Planned(index, item, state, step))
+                room -= plans[-1].size
+        return plans
 
     def _memo(self, taking: _Taking, runs: Sequence[RunId], now: Now) -> Kv:
         """What is written down so that a repeated claim is recognised."""

@@ -1,8 +1,8 @@
 """Jobs of which nothing runs and hardly anything waits: what a look has found of them, and what was told since.
 
 A claim may go by that without a look of its own, if its transaction makes sure that it is all there is: no key among
-the job's running or waiting runs is newer than the look, but for those that are known. Where nothing runs, nothing
-has lapsed and no limit is reached, so what is known is the whole truth about the job at that moment.
+the job's running or waiting runs is newer than the look, but for those that are known, which are as they are known.
+Where nothing runs, nothing has lapsed and no limit is reached, so this is the whole truth about the job at that moment.
 
 A run that this process has submitted is known as soon as the watch tells of it, which may be before the answer comes.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 from onceward.runners.etcd import names, wire
@@ -25,10 +24,11 @@ _JOBS, _AWAITED = 64, 64
 
 
 class Waiting(NamedTuple):
-    """A run that waits: its key in q, and the rest of its name."""
+    """A run that waits: its key in q, the rest of its name, and the revision that has written both key and record."""
 
     key: bytes
     tail: bytes
+    since: int
 
 
 class _Job(NamedTuple):
@@ -36,7 +36,7 @@ class _Job(NamedTuple):
 
     revision: int
     until: int
-    waiting: dict[bytes, bytes]
+    waiting: dict[bytes, Waiting]
 
 
 class Quiet:
@@ -50,7 +50,7 @@ class Quiet:
 
     def seen(self, job: bytes, revision: int, until: int, waiting: Iterable[Kv]) -> None:
         """Nothing of the job ran at this revision, and what is due by ``until`` (wall, ms) was just this."""
-        found = {kv.key: kv.value for kv in waiting}
+        found = {kv.key: Waiting(kv.key, kv.value, kv.modified) for kv in waiting}
         with self._lock:
             self._jobs.pop(job, None)
             if len(found) <= _FEW:
@@ -77,7 +77,9 @@ class Quiet:
         with self._lock:
             known = self._jobs.get(job)
             if known is not None and revision > known.revision:
-                known.waiting[key] = tail
+                before = known.waiting.get(key)
+                if before is None or before.since < revision:
+                    known.waiting[key] = Waiting(key, tail, revision)
                 if len(known.waiting) > _FEW:
                     del self._jobs[job]
             record = self._awaited.pop(key, None)
@@ -92,12 +94,14 @@ class Quiet:
                 known = self._jobs.get(job)
                 if known is None or wall >= known.until:
                     return None
-                waiting += [Waiting(*each) for each in known.waiting.items()]
+                waiting += known.waiting.values()
                 guards += self._guards(job, known)
         return waiting, guards
 
     def _guards(self, job: bytes, known: _Job) -> list[Guard]:
         running, scheduled = (self._names.prefix + kind + job for kind in (names.RUNNING, names.SCHEDULED))
-        edges = [scheduled, *(edge for key in sorted(known.waiting) for edge in (key, key + b"\0")), behind(scheduled)]
-        gaps = [(running, behind(running)), *list(pairwise(edges))[::2]]
-        return [wire.none_newer(start, end, known.revision) for start, end in gaps]
+        guards, start = [wire.none_newer(running, behind(running), known.revision)], scheduled
+        for key, _, since in sorted(known.waiting.values()):
+            guards += [wire.none_newer(start, key, known.revision), wire.unchanged(key, since)]
+            start = key + b"\0"
+        return [*guards, wire.none_newer(start, behind(scheduled), known.revision)]
