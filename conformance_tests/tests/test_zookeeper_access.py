@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -12,7 +14,7 @@ from servers_support import available, certificate
 from zookeeper_support import fresh, own_server
 
 from onceward.conformance.servers.process import free_port
-from onceward.conformance.servers.zookeeper import ZooKeeperServer
+from onceward.conformance.servers.zookeeper import ZooKeeperServer, begins_session
 from onceward.conformance.servers.zookeeper_cluster import ZooKeeperCluster, ZooKeeperMember
 from onceward.contracts import (
     CheckIn,
@@ -130,6 +132,19 @@ class SecureServer(ZooKeeperServer):
     def command(self) -> Sequence[str]:
         *before, main, configuration = super().command()
         return (*before[:-1], ":".join((before[-1], *_NETTY)), main, configuration)
+
+    def ready(self) -> bool:
+        """With TLS, too: Java takes its time for the first handshake, more than tests of bad certificates wait."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        try:
+            with (
+                socket.create_connection(("127.0.0.1", self.secure), timeout=5) as plain,
+                context.wrap_socket(plain) as sock,
+            ):
+                return super().ready() and begins_session(sock)
+        except OSError:
+            return False
 
     @property
     def safely(self) -> str:

@@ -82,10 +82,16 @@ class ZooKeeperServer(ServerProcess):
         """True once a session can be begun."""
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=2) as sock:
-                sock.sendall(_HELLO)
-                return len(sock.recv(_WELCOME, socket.MSG_WAITALL)) == _WELCOME
+                return begins_session(sock)
         except OSError:
             return False
+
+
+def begins_session(sock: socket.socket) -> bool:
+    """True if the server at the other end begins a session; it ends with the connection."""
+    sock.sendall(_HELLO)
+    with sock.makefile("rb") as answer:
+        return len(answer.read(_WELCOME)) == _WELCOME
 
 
 def zookeeper_url() -> str:
