@@ -83,7 +83,7 @@ def test_sasl_lets_in_who_knows_the_password(strict: ZooKeeperServer) -> None:
     store.close()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # that is how kazoo gives up
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")  # kazoo printed a traceback
 @pytest.mark.parametrize(
     ("user", "query", "told"),
     [

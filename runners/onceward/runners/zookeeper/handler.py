@@ -7,14 +7,25 @@ from __future__ import annotations
 
 import queue
 import select
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
+from kazoo.exceptions import SessionClosedRequireSaslError  # type: ignore[import-untyped]
 from kazoo.handlers.threading import KazooTimeoutError, SequentialThreadingHandler  # type: ignore[import-untyped]
 
 
 class Handler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no types
     """Kazoo's threads, which wait for sockets by ``poll`` where there is one."""
+
+    def spawn(self, func: Callable[..., None], *args: Any, **kwargs: Any) -> Any:
+        """A thread of kazoo's. That a server wants SASL is told to callers; kazoo would print it, too."""
+
+        def work() -> None:
+            with suppress(SessionClosedRequireSaslError):
+                func(*args, **kwargs)
+
+        return super().spawn(work)
 
     def select(
         self, rlist: Sequence[Any], wlist: Sequence[Any], xlist: Sequence[Any], timeout: float | None = None
