@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -11,6 +10,7 @@ import pytest
 from failover_support import PretendedCluster, PretendedHarness, ended_runs, locks, nothing
 from servers_support import available
 from typer.testing import CliRunner
+from waiting import answered
 
 from onceward.conformance import Verdict, run_suite
 from onceward.conformance.disturb import Faults
@@ -37,7 +37,6 @@ from onceward.contracts import (
     OutcomeUnknown,
     RunId,
     StoreMisconfigured,
-    StoreUnavailable,
 )
 from onceward.toolkit.cli.app import build
 
@@ -217,19 +216,6 @@ class TestRedisWithSentinels:
             finally:
                 replica.resume()
             assert answered(lambda: runner.executor.lock(request).acquired)
-
-
-def answered(call: object) -> bool:
-    """What a call answers, once replicas have caught up again."""
-    assert callable(call)
-    until = time.monotonic() + 30
-    while True:
-        try:
-            return bool(call())
-        except (OutcomeUnknown, StoreUnavailable):
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.05)  # replication is Redis's own; nobody tells when it is done
 
 
 class TestRedisCluster:

@@ -6,18 +6,16 @@ import itertools
 import os
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 from msgspec.structs import replace
 from redis_support import ClockedRedisStore, fresh, own_server, shared_url
 from servers_support import EVERY_VERB, OneClock, certificate
-from waiting import until
+from waiting import answered, until
 
 from onceward.conformance.servers import RedisServer
 from onceward.conformance.servers.process import free_port
@@ -59,8 +57,6 @@ from onceward.runners.redis.scripts import scripts
 from onceward.runners.redis.server import examined
 from onceward.runners.redis.target import slot_of
 from onceward.runners.redis.wire import connect
-
-T = TypeVar("T")
 
 LONG = timedelta(hours=1)
 BRIEF = timedelta(milliseconds=40)
@@ -429,14 +425,15 @@ def test_a_closed_store_says_so(store: RedisStore) -> None:
 def test_an_answer_that_does_not_come_is_unknown_for_writes_and_unavailable_for_reads() -> None:
     with own_server() as server:
         store = RedisStore(server.url + "?timeout_ms=150&connect_timeout_ms=150", "n")
-        store.open()
+        answered(store.open)
         server.signal(19)  # SIGSTOP
         with pytest.raises(OutcomeUnknown, match="no answer in time"):
             store.checkin(checkin(store))
         with pytest.raises((StoreUnavailable, OutcomeUnknown)):
             store.checkin(checkin(store, "2"))  # connects to a kernel that accepts for a server that sleeps
         server.signal(18)  # SIGCONT
-        assert store.checkin(checkin(store, "3")).outcome is CheckInOutcome.ADMITTED
+        request = checkin(store, "3")
+        assert answered(lambda: store.checkin(request)).outcome is CheckInOutcome.ADMITTED
         server.signal(19)
         with pytest.raises(StoreUnavailable):
             store.check(RunId("job", "1"))
@@ -550,7 +547,7 @@ def test_a_replica_is_refused_and_a_primary_with_one_is_lossy() -> None:
         store._link.ask("CONFIG", "SET", "repl-timeout", "1000")
         replica.kill()
         lonely = RedisStore(primary.url + "?wait_replicas=1&timeout_ms=600", store.namespace)
-        lonely.open()
+        answered(lonely.open)
         with pytest.raises(OutcomeUnknown, match="0 replicas have it"):
             lonely.checkin(checkin(store, "2"))
         assert lonely.check(RunId("job", "2")) is not None
@@ -610,19 +607,12 @@ class Soak:
             self.errors.append(error)
 
     def one(self, request: CheckIn) -> None:
-        answer = self.settle(lambda: self.store.checkin(request))
+        answer = answered(lambda: self.store.checkin(request))
         if answer.outcome.admitted and answer.run.lease is not None:
             self.admitted.append(request.run.key)
             end = CheckOut.succeeded(answer.run.lease, request.holder)
-            assert self.settle(lambda: self.store.checkout([end])) == [True], "an acknowledged admission is gone"
+            assert answered(lambda: self.store.checkout([end])) == [True], "an acknowledged admission is gone"
             self.recorded.append(request.run.key)
-
-    def settle(self, act: Callable[[], T]) -> T:
-        while True:
-            try:
-                return act()
-            except (StoreUnavailable, OutcomeUnknown):
-                time.sleep(0.01)  # the server restarts: nobody tells when, and this thread is to ask again
 
 
 def test_g6_a_killed_server_with_aof_always_has_lost_nothing_acknowledged() -> None:
@@ -823,7 +813,7 @@ def test_a_plain_url_to_a_cluster_node_and_a_cluster_url_to_a_plain_server_are_e
         wire.ask("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         wire.close()
         store = RedisStore(f"redis+cluster://127.0.0.1:{node.port}", "n")
-        settled(store.open)
+        answered(store.open)  # a cluster that was just made needs a moment to say so
         assert store.checkin(checkin(store)).outcome is CheckInOutcome.ADMITTED
         store.submit([RunSpec.of("j", str(i)) for i in range(3)])
         assert len(store.claim(Claim.of("j", holder="h", lease=LONG, limit=5))) == 3
@@ -833,17 +823,6 @@ def test_a_plain_url_to_a_cluster_node_and_a_cluster_url_to_a_plain_server_are_e
         store.close()
     with pytest.raises(StoreMisconfigured, match="no node of a cluster"):
         RedisStore(shared_url().replace("redis://", "redis+cluster://"), "n").open()
-
-
-def settled(act: Callable[[], None]) -> None:
-    """A cluster that was just made needs a moment to say so."""
-    until = time.monotonic() + 10
-    while True:
-        try:
-            return act()
-        except StoreUnavailable:
-            assert time.monotonic() < until, "the cluster does not come up"
-            time.sleep(0.05)  # the cluster's own nodes settle it; nobody tells when
 
 
 def test_sentinels_lead_to_the_primary() -> None:

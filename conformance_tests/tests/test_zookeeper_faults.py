@@ -9,12 +9,11 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable
 from datetime import timedelta
-from typing import TypeVar
 
 import pytest
 from servers_support import EVERY_VERB
+from waiting import answered
 from zookeeper_support import expired, fresh, own_server, shared_url
 
 from onceward.conformance.faults.framing import ZOOKEEPER
@@ -43,7 +42,6 @@ from onceward.runners.zookeeper import ZooKeeperStore
 from onceward.runners.zookeeper.errors import broken, refusal
 from onceward.toolkit.locks import Lock
 
-T = TypeVar("T")
 LONG = timedelta(hours=1)
 
 
@@ -54,8 +52,9 @@ def checkin(key: str = "1", *, holder: str = "h") -> CheckIn:
 def test_a_server_that_is_gone_is_definitely_unavailable_and_one_that_comes_back_has_lost_nothing() -> None:
     with own_server(durable=True) as server:
         store = ZooKeeperStore(f"{server.url}?connect_timeout_ms=100", "n")
-        store.open()
-        admitted = store.checkin(checkin("kept")).run
+        answered(store.open)
+        request = checkin("kept")
+        admitted = answered(lambda: store.checkin(request)).run
         server.kill()
         store.health()  # whoever is under way when a server goes does not know the outcome; from then on it is definite
         for verb in EVERY_VERB.values():
@@ -75,8 +74,8 @@ def test_a_server_that_is_gone_is_definitely_unavailable_and_one_that_comes_back
 def test_an_answer_that_does_not_come_is_unknown_for_writes_and_unavailable_for_reads() -> None:
     with Proxy(address(shared_url()), ZOOKEEPER) as proxy:
         host, port = proxy.address
-        store = fresh(f"zookeeper://{host}:{port}?timeout_ms=300")
-        store.checkin(checkin("0"))
+        store = answered(lambda: fresh(f"zookeeper://{host}:{port}?timeout_ms=300"))
+        answered(lambda: store.checkin(checkin("0")))
         proxy.blackhole()
         unknown = checkin("1")
         with pytest.raises(OutcomeUnknown, match="no answer in time"):
@@ -88,16 +87,6 @@ def test_an_answer_that_does_not_come_is_unknown_for_writes_and_unavailable_for_
         assert again.outcome is CheckInOutcome.ADMITTED
         assert again.run.attempt == 1
         store.close()
-
-
-def answered(call: Callable[[], T]) -> T:
-    """The answer, once there is one: the same request is sent again, as whoever does not know must."""
-    for _ in range(50):
-        try:
-            return call()
-        except (StoreUnavailable, OutcomeUnknown):
-            continue
-    raise AssertionError("never answered")
 
 
 @pytest.mark.parametrize("fate", [Fate.LOSE, Fate.RESET])
@@ -225,7 +214,7 @@ def test_g4_a_process_that_was_stopped_past_its_lease_is_refused_every_write() -
 def test_a_watch_outlives_its_server() -> None:
     with own_server(durable=True) as server:
         store = ZooKeeperStore(f"{server.url}?connect_timeout_ms=300", "n")
-        store.open()
+        answered(store.open)
         with store.watch(Interest(jobs=frozenset({"j"}))) as watch:
             while watch.wait(0):
                 pass
@@ -333,7 +322,7 @@ def test_a_connection_that_was_taken_and_is_never_answered_is_given_up() -> None
 
 def test_g17_closing_does_not_wait_for_a_server_that_does_not_answer() -> None:
     with Proxy(address(shared_url()), ZOOKEEPER) as proxy:
-        store = fresh(f"zookeeper://{proxy.address[0]}:{proxy.address[1]}?connect_timeout_ms=300")
+        store = answered(lambda: fresh(f"zookeeper://{proxy.address[0]}:{proxy.address[1]}?connect_timeout_ms=300"))
         proxy.blackhole()
         proxy.cut()
         with pytest.raises(StoreUnavailable):
