@@ -217,14 +217,33 @@ def test_failures_describe_any_exception() -> None:
         def __str__(self) -> str:
             return "NUL \0, surrogate \ud800, " + "long " * 2_000
 
-    failure = Failure.of(Strange(), trace="t" * 20_000)
+    error = Strange()
+    error.add_note("t" * 20_000 + "end")
+    failure = Failure.of(error, traced=True)
     assert failure.type == "Strange"
     assert len(failure.message) == 4_000
     assert failure.trace is not None
     assert len(failure.trace) == 16_000
+    assert failure.trace.endswith("tend\n")
     failure.message.encode()
     assert "\0" not in failure.message
     assert Failure.of(type("E" * 300, (Exception,), {})()).type.endswith("…")
+
+
+def test_a_failure_is_described_where_its_traceback_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> list[str]:
+        raise SystemError("AST constructor recursion depth mismatch")
+
+    monkeypatch.setattr("traceback.format_exception", fails)
+    try:
+        raise ValueError("bad")
+    except ValueError as error:
+        failure = Failure.of(error, traced=True)
+    assert failure.message == "bad"
+    assert failure.trace is not None
+    first, place, *_ = failure.trace.splitlines()
+    assert first == "(places only: SystemError while it was made)"
+    assert place.endswith("in test_a_failure_is_described_where_its_traceback_cannot_be_made")
 
 
 def test_records_cannot_be_changed() -> None:

@@ -6,12 +6,14 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 import etcd_support
 import mongodb_support
 import pytest
 import redis_support
 import zookeeper_support
+from waiting import answered
 
 from onceward.conformance.servers.process import ServerProcess
 from onceward.contracts import RunQuery, Status, new_request
@@ -72,12 +74,14 @@ class Scene:
         assert any(reason.startswith("start: degraded: StoreUnavailable") for reason in health.reasons), health.reasons
         self.store.start()
         assert self.server.wait_ready(PROMPT)
-        assert self.server.wait(self.server.launch("body", key="first").run, PROMPT).result == "first"
+        first = answered(lambda: self.server.launch("body", key="first")).run
+        assert answered(lambda: self.server.wait(first, PROMPT)).result == "first"
 
     def outlives_an_outage(self, meanwhile: Callable[[], object] = lambda: None) -> None:
         """A body ends while the store is away, and others wait: each ends once, in its first attempt."""
         server = self.server
-        runs = [server.launch("body", key=key).run for key in ("slow", *(f"{n}" for n in range(5)))]
+        keys = ("slow", *(f"{n}" for n in range(5)))
+        runs = [answered(partial(server.launch, "body", key=key)).run for key in keys]
         assert self.began.wait(PATIENCE)
         self.store.kill()
         self.go.set()
@@ -88,11 +92,11 @@ class Scene:
         assert any(reason.startswith("check-out: degraded: ") for reason in health.reasons), health.reasons
         meanwhile()
         self.store.start()
-        ended = [server.wait(run, PROMPT) for run in runs]
+        ended = [answered(partial(server.wait, run, PROMPT)) for run in runs]
         assert [(run.status, run.attempt, run.crashes) for run in ended] == [(Status.SUCCEEDED, 1, 0)] * len(runs)
         assert set(self.ran.values()) == {1}
         until(lambda: not server.health().degraded, f"it is well again: {server.health().reasons}")
-        assert len(server.runner.lifecycle.runs(RunQuery(job="body"))) == 1 + len(runs)
+        assert len(answered(lambda: server.runner.lifecycle.runs(RunQuery(job="body")))) == 1 + len(runs)
 
     def close(self) -> None:
         self.go.set()

@@ -84,10 +84,12 @@ def text(field: str, value: str, most: int) -> None:
         refuse(field, value, f"text of at most {most} characters without NUL and lone surrogates")
 
 
-def storable(value: str, most: int) -> str:
-    """``value`` with what no store could hold replaced, cut to ``most`` characters."""
+def storable(value: str, most: int, *, keep_end: bool = False) -> str:
+    """``value`` with what no store could hold replaced, cut to ``most`` characters from its beginning, or its end."""
     clean = value.replace("\0", "�").encode("utf-8", "replace").decode()
-    return clean if len(clean) <= most else clean[: most - 1] + "…"
+    if len(clean) <= most:
+        return clean
+    return "…" + clean[1 - most :] if keep_end else clean[: most - 1] + "…"
 
 
 def whole(field: str, value: int, least: int, most: int) -> None:

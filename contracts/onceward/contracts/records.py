@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import traceback
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
@@ -116,12 +117,15 @@ class Failure(Record, frozen=True, kw_only=True):
             checks.text("error.trace", self.trace, 16_000)
 
     @classmethod
-    def of(cls, error: BaseException, *, trace: str | None = None) -> Failure:
-        """Describe an exception; text that no store could hold is replaced, and very long text is cut."""
+    def of(cls, error: BaseException, *, traced: bool = False) -> Failure:
+        """Describe an exception, with its traceback if ``traced``.
+
+        Text that no store could hold is replaced, and very long text is cut; a traceback ends where it went wrong.
+        """
         return cls(
             type=checks.storable(type(error).__name__, 256),
             message=checks.storable(_said(error), 4_000),
-            trace=None if trace is None else checks.storable(trace, 16_000),
+            trace=checks.storable(_traced(error), 16_000, keep_end=True) if traced else None,
         )
 
 
@@ -131,6 +135,19 @@ def _said(error: BaseException) -> str:
         return str(error)
     except Exception as worse:
         return f"(no message: {type(worse).__name__} while it was made)"
+
+
+def _traced(error: BaseException) -> str:
+    """The traceback of an exception, also where that cannot be made readable; see ``_said``.
+
+    Python 3.11 may raise SystemError in it (gh-106905), where several threads do this at the same time.
+    """
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception as worse:
+        frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+        lines = [f'  File "{code.co_filename}", line {line}, in {code.co_name}\n' for code, line in frames]
+        return f"(places only: {type(worse).__name__} while it was made)\n{''.join(lines)}"
 
 
 class Progress(Record, frozen=True, kw_only=True):

@@ -20,7 +20,6 @@ import inspect
 import json
 import logging
 import threading
-import traceback
 import warnings
 from collections.abc import Callable
 from datetime import timedelta
@@ -252,7 +251,7 @@ class CheckedIn:
         self, ending: Ending, *, result: Json = None, error: BaseException | None = None, after: timedelta | None = None
     ) -> None:
         held = self.held
-        failure = None if error is None else Failure.of(error, trace="".join(traceback.format_exception(error)))
+        failure = None if error is None else Failure.of(error, traced=True)
         request = CheckOut(lease=held.lease, ending=ending, result=result, error=failure, after=after)
         with self._lock:
             if self._ending is not None:

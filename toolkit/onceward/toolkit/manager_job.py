@@ -6,7 +6,6 @@ import contextvars
 import logging
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -159,9 +158,8 @@ class ManagedJob:
         """The job has ended with ``error``: recorded, then unlocked. What the store refuses is logged, not raised."""
         if not self._first_to_end():
             return
-        trace = "".join(traceback.format_exception(error))
         try:
-            if not self._check_out(CheckOut.failed(self._record.lease, Failure.of(error, trace=trace))):
+            if not self._check_out(CheckOut.failed(self._record.lease, Failure.of(error, traced=True))):
                 log.warning("the error of %s was not recorded: its record was given up before", self.run)
         except OncewardError as failure:
             log.warning("the error of %s was not recorded: %s", self.run, failure)

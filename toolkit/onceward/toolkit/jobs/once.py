@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from types import TracebackType
 from typing import Self
 
@@ -74,7 +73,7 @@ class Once:
         if error is None:
             checkout = CheckOut.succeeded(lease, self.result)
         else:
-            checkout = CheckOut.failed(lease, Failure.of(error, trace="".join(traceback.format_exception(error))))
+            checkout = CheckOut.failed(lease, Failure.of(error, traced=True))
         try:
             recorded = resend(lambda: self._renewer.executor.checkout([checkout]), on=UNKNOWN_OR_UNAVAILABLE)[0]
         finally:

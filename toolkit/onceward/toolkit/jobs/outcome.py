@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import traceback
 
 from onceward.contracts import CheckOut, Failure, Json, Lease, Run
 from onceward.toolkit.jobs.errors import Cancel, FatalError, RetryableError, Snooze
@@ -32,7 +31,7 @@ def ended_by(error: BaseException, *, lease: Lease, run: Run, retry: Retry, canc
             return CheckOut.cancelled(lease, Failure.of(error))
         case asyncio.CancelledError() if cancelled:
             return CheckOut.cancelled(lease, Failure.of(error))
-    failure = Failure.of(error, trace="".join(traceback.format_exception(error)))
+    failure = Failure.of(error, traced=True)
     failures = run.failures + 1
     if isinstance(error, FatalError) or not retry.again(failures):
         return CheckOut.failed(lease, failure)

@@ -14,7 +14,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -232,7 +231,7 @@ def _job(name: str, source: str) -> Job:
 
 def _told(error: BaseException) -> dict[str, object]:
     after = getattr(error, "after", None)
-    said = Failure.of(error, trace="".join(traceback.format_exception(error)))
+    said = Failure.of(error, traced=True)
     return {
         "kind": next((kind.__name__ for kind in _KINDS if isinstance(error, kind)), ""),
         "type": said.type,
