@@ -13,11 +13,12 @@ import pytest
 from engine_store import Bench, Flaky, close_benches, failing
 from waiting import PATIENCE
 
-from onceward.contracts import InvalidRequest, OutcomeUnknown, Run, Status, StoreUnavailable
+from onceward.contracts import InvalidRequest, OutcomeUnknown, Run, Runner, Status, StoreUnavailable
 from onceward.runners.memory import MemoryStore
 from onceward.toolkit import resend
 from onceward.toolkit.jobs import Job, JobContext, Retry, RetryableError, Snooze, job
 from onceward.toolkit.server import JobServer
+from onceward.toolkit.server.attempt import Attempt
 from onceward.toolkit.server.bodies import Mixed
 from onceward.toolkit.server.loops import Loop, LoopState
 
@@ -75,6 +76,37 @@ def test_an_exception_that_cannot_say_when_to_go_on_is_retried_by_the_policy(
     assert (found.status, found.failures) == (Status.SCHEDULED, 1)
     assert found.error is not None
     assert found.error.type in ("AttributeError", "InvalidRequest")
+
+
+class Broken(Retry, frozen=True):
+    def delay_after(self, failures: int, **_: Any) -> timedelta:
+        raise ZeroDivisionError
+
+
+def test_a_policy_that_cannot_say_when_to_try_again_ends_the_run_with_what_happened(store: MemoryStore) -> None:
+    found = ended(store, ValueError("bad"), Broken())
+    assert found.error is not None
+    assert (found.status, found.error.type, found.error.message) == (Status.FAILED, "ValueError", "bad")
+
+
+def test_an_attempt_whose_end_cannot_be_told_keeps_no_place(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease lapses, and it is taken over, as after a crash."""
+
+    def fails(*_: object) -> None:
+        monkeypatch.undo()
+        raise RuntimeError("a defect of ours")
+
+    @job(name="j", concurrency=1, lock_lifetime=timedelta(seconds=1))
+    def body() -> str:
+        return "done"
+
+    monkeypatch.setattr(Attempt, "_badly", fails)
+    monkeypatch.setattr(Attempt, "_well", lambda *_: 1 / 0)
+    with JobServer.create(Runner.of(store, namespace="test"), [body]) as server:
+        found = server.wait(server.launch("j").run, PROMPT)
+    assert (found.status, found.crashes, found.attempt) == (Status.SUCCEEDED, 1, 2)
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), StopIteration(1)])

@@ -150,9 +150,13 @@ class Attempt:
             error = TimedOut(f"took longer than {self.plan.settings.timeout}: {said.type}: {said.message}")
         try:
             return self._ended_by(error)
-        except Exception as worse:  # an exception of the job's own making that lacks what its class promises
+        except Exception as lacking:  # an exception of the job's own making that lacks what its class promises
+            worse = lacking
             log.warning("%s: %s cannot say how the attempt ends: %r", self.run.id, type(error).__name__, worse)
+        try:
             return self._ended_by(worse)
+        except Exception:  # so the policy cannot, and will not the next time
+            return CheckOut.failed(self.held.lease, Failure.of(error, traced=True))
 
     def _ended_by(self, error: BaseException) -> CheckOut:
         return ended_by(

@@ -202,6 +202,7 @@ def _perform(attempt: Attempt) -> None:
         attempt.perform()
     except BaseException:  # perform() catches what bodies raise; this would be ours
         log.exception("%s: its end could not be told", attempt.run.id)
+        attempt.end(None)  # nobody waits for it any more: its lease lapses, and the run is somebody else's
 
 
 def _serve(loop: asyncio.AbstractEventLoop, closed: threading.Event) -> None:
