@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import itertools
 import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -183,6 +185,24 @@ def test_an_override_names_the_entry_that_is_wrong() -> None:
         with pytest.raises(InvalidRequest) as refused:
             JobSettings().overridden(document)
         assert refused.value.field == field
+
+
+def test_the_checksum_is_the_same_while_other_threads_parse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPython may raise SystemError then (gh-106905), although nothing is wrong."""
+
+    class One(Job):
+        def run(self, ctx: JobContext) -> None: ...
+
+    first, source, fails = One().checksum(), inspect.getsource, itertools.count()
+
+    def disturbed(code: Any) -> str:
+        if next(fails) < 3:
+            raise SystemError("AST constructor recursion depth mismatch (before=54, after=40)")
+        return source(code)
+
+    monkeypatch.setattr(inspect, "getsource", disturbed)
+    assert One().checksum() == first
+    assert next(fails) == 4
 
 
 def test_the_checksum_follows_code_and_settings() -> None:

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from onceward.contracts import checks
+from onceward.contracts.interpreter import undisturbed
 from onceward.contracts.payload import Json, canonical
 
 #: A run remembers this many of its latest attempts.
@@ -138,12 +139,9 @@ def _said(error: BaseException) -> str:
 
 
 def _traced(error: BaseException) -> str:
-    """The traceback of an exception, also where that cannot be made readable; see ``_said``.
-
-    Python 3.11 may raise SystemError in it (gh-106905), where several threads do this at the same time.
-    """
+    """The traceback of an exception, also of one that does not let itself be shown; see ``_said``."""
     try:
-        return "".join(traceback.format_exception(error))
+        return "".join(undisturbed(lambda: traceback.format_exception(error)))
     except Exception as worse:
         frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
         lines = [f'  File "{code.co_filename}", line {line}, in {code.co_name}\n' for code, line in frames]

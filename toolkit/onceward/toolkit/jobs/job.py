@@ -21,6 +21,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypedDict, Unpack, cast, overload
 
 from onceward.contracts import InvalidRequest, Json
+from onceward.contracts.interpreter import undisturbed
 from onceward.toolkit.jobs.retry import Retry, Span
 from onceward.toolkit.jobs.settings import JobSettings, Where, job_name, member
 from onceward.toolkit.schedules import Misfire, Overlap, Source
@@ -229,7 +230,8 @@ def _takes_context(function: Body) -> bool:
 
 def _source(code: object) -> str:
     """The text of the code; where there is none (a console), its name has to do."""
+    bare: Any = inspect.unwrap(code) if callable(code) else code
     try:
-        return inspect.getsource(inspect.unwrap(code) if callable(code) else code)  # type: ignore[arg-type]
+        return undisturbed(lambda: inspect.getsource(bare))
     except (OSError, TypeError):
         return f"{getattr(code, '__module__', '')}.{getattr(code, '__qualname__', '')}"
