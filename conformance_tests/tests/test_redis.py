@@ -450,8 +450,8 @@ def test_a_lost_reply_is_settled_by_asking_again() -> None:
         assert wire is not None
         feed = wire._feed
 
-        def lose() -> None:
-            feed()
+        def lose(size: int = 0) -> None:
+            feed(size)
             raise ConnectionResetError("the reply is lost")
 
         wire._feed = lose  # type: ignore[method-assign]

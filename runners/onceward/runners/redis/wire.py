@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import ssl
@@ -26,6 +27,11 @@ _CHUNK = 65536
 #: A connection that was used so few seconds ago is not looked at before it is used again.
 _BUSY = 0.001
 _WORKS_WITHOUT_SETTIMEOUT = sys.platform != "win32"
+_CAN_LOOK = hasattr(socket, "MSG_DONTWAIT") and hasattr(os, "sched_yield")
+#: A lone caller looks for its answer for so many seconds before it sleeps: about what sleeping and waking up take.
+_NEAR = 0.0001
+#: While answers are later than that, one in so many is looked for, to find out if they still are.
+_RARELY = 256
 
 
 #: The bytes of one command.
@@ -45,6 +51,9 @@ class Wire:
         self._reader = hiredis.Reader(encoding="utf-8", errors="replace")
         self._buffer = bytearray(_CHUNK)
         self._idle_since = 0.0
+        self._looks = _CAN_LOOK and not isinstance(sock, ssl.SSLSocket)
+        self._to_sleep, self._sleeps = 0, 1
+        """So many of the next answers are slept for at once; so many are if the next look is in vain."""
         self._poll = select.poll() if hasattr(select, "poll") else None
         if self._poll is not None:
             self._poll.register(sock, select.POLLIN)
@@ -85,7 +94,7 @@ class Wire:
     def reply_to(self, data: bytes) -> Reply:
         """``data``, which is one command, is sent; its reply, which mostly comes in one piece. Else as ``receive``."""
         self._sock.sendall(data)
-        self._feed()
+        self._feed(self._looked() if self._looks else 0)
         reply: Reply = self._reader.gets()
         if reply is False:
             replies: list[Reply] = []
@@ -94,8 +103,34 @@ class Wire:
         self._idle_since = time.monotonic()
         return reply
 
-    def _feed(self) -> None:
-        size = self._sock.recv_into(self._buffer)
+    def _looked(self) -> int:
+        """How many bytes have come while nobody slept; 0: none yet, or the connection is closed.
+
+        To sleep and to be woken up takes longer than a server on the same machine, or nearby, needs to answer. Whatever
+        else wants to run does: the interpreter is free while the system is asked, and the processor is offered each
+        time. Where answers come later all the same (the server is far away or busy, or there is too much else to do),
+        looks become rare.
+        """
+        if self._to_sleep:
+            self._to_sleep -= 1
+            return 0
+        until = time.monotonic() + _NEAR
+        while True:
+            try:
+                size = self._sock.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                if time.monotonic() < until:
+                    os.sched_yield()
+                    continue
+                self._to_sleep = self._sleeps
+                self._sleeps = min(2 * self._sleeps, _RARELY)
+                return 0
+            self._sleeps = max(1, self._sleeps // 2)
+            return size
+
+    def _feed(self, size: int = 0) -> None:
+        """What has come is with the reader: ``size`` bytes that are in the buffer, or else what comes next."""
+        size = size or self._sock.recv_into(self._buffer)
         if not size:
             raise ConnectionResetError("the server closed the connection")
         self._reader.feed(self._buffer, 0, size)  # type: ignore[arg-type]
