@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from etcd_support import COMPACT, counted, leases_of, opened, own_server, shared_url
@@ -25,12 +26,14 @@ from onceward.contracts import (
     LeaseLost,
     LockId,
     LockRequest,
+    OutcomeUnknown,
     Purge,
     Renewal,
     Renewed,
     RunId,
     RunQuery,
     RunSpec,
+    StoreError,
     StoreUnavailable,
     Want,
     new_request,
@@ -346,6 +349,32 @@ def test_a_lease_that_the_cluster_has_lost_is_replaced() -> None:
         store._link.revoke([lent.id for lent in store._leases._current.values()])
         second = take(store)
         assert second.token > first.token
+
+
+@pytest.mark.parametrize(("error", "stand"), [(StoreUnavailable("full"), 0), (OutcomeUnknown("no answer"), 1)])
+def test_a_lease_is_given_back_where_nothing_was_done(
+    monkeypatch: pytest.MonkeyPatch, error: StoreError, stand: int
+) -> None:
+    with opened() as store:
+        store.unlock(take(store))
+        monkeypatch.setattr(store._link, "txn", Mock(side_effect=error))
+        with pytest.raises(type(error)):
+            take(store)
+        assert sum(store._leases._used.values()) == stand
+
+
+WHO = wire._whole(1, 2**64 - 1) + wire._whole(2, 2**63 + 0x18)
+
+
+@pytest.mark.parametrize("revision", [0, 1, 127, 128, 0x18, 2**40])
+@pytest.mark.parametrize("succeeded", [True, False])
+@pytest.mark.parametrize("rest", [b"", wire._data(3, b"")])
+def test_an_answer_is_read_whatever_its_header_says(revision: int, succeeded: bool, rest: bytes) -> None:
+    number, result = wire._whole(3, revision), wire._whole(2, succeeded) + rest
+    headers = [wire._data(1, who + number + wire._whole(4, term)) for who in (b"", WHO) for term in (0, 7)]
+    for header in [*headers, *([] if revision else [b""])]:
+        done = wire.done(header + result)
+        assert (done.revision, done.succeeded, done.answers) == (revision, succeeded, [b""] if rest else [])
 
 
 # -- the queue ------------------------------------------------------------------------------------------------------

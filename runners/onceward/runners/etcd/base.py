@@ -13,11 +13,12 @@ from onceward.contracts.records import Run, RunId, Status
 from onceward.contracts.times import from_ms, span_ms
 from onceward.contracts.transitions import Entry, Now
 from onceward.runners.etcd import rows, wire
-from onceward.runners.etcd.cells import DROP, Cells, Item, State, Step
+from onceward.runners.etcd.cells import Cells
 from onceward.runners.etcd.leases import Leases
 from onceward.runners.etcd.link import Link
 from onceward.runners.etcd.names import Names
 from onceward.runners.etcd.options import Options
+from onceward.runners.etcd.steps import DROP, Item, State, Step
 from onceward.runners.etcd.wire import Op
 
 T = TypeVar("T")

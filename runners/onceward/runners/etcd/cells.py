@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from onceward.contracts.errors import OutcomeUnknown, StoreError, StoreUnavailable
@@ -18,9 +17,10 @@ from onceward.contracts.transitions import Now
 from onceward.runners.combining import Combiner, undivided
 from onceward.runners.etcd import wire
 from onceward.runners.etcd.errors import LeaseGone
-from onceward.runners.etcd.leases import Leases, Lent
+from onceward.runners.etcd.leases import Leases
 from onceward.runners.etcd.link import Link
-from onceward.runners.etcd.wire import Guard, Kv, Op
+from onceward.runners.etcd.steps import ABSENT, Item, Planned, State, reads_of
+from onceward.runners.etcd.wire import Guard, Op
 
 T = TypeVar("T")
 
@@ -33,53 +33,6 @@ _LEASES_TRIED = 3
 _REMEMBERED, _SMALL = 4_096, 16_384
 
 
-class State(NamedTuple):
-    """A cell as it was seen."""
-
-    record: Kv | None = None
-    hold: Kv | None = None
-
-
-ABSENT = State()
-DROP = -1
-
-
-@dataclass(slots=True, kw_only=True)
-class Step(Generic[T]):
-    """What is to be done to a cell.
-
-    Attributes:
-        answer: what the caller is told, given the revision that has written it.
-        record: its new value; None: as it is.
-        hold: the lease to put it on (0: one that never ends); DROP: nobody has it; None: as it is.
-        more: what else is done at the same moment.
-        guards: what else must be true.
-        lent: the lease that was taken for it.
-    """
-
-    answer: Callable[[int], T]
-    record: bytes | None = None
-    hold: int | None = None
-    more: tuple[Op, ...] = ()
-    guards: tuple[Guard, ...] = ()
-    lent: Lent | None = None
-
-    @property
-    def writes(self) -> bool:
-        """It changes something."""
-        return self.record is not None or self.hold is not None or bool(self.more)
-
-
-@dataclass(slots=True)
-class Item(Generic[T]):
-    """A cell, and who decides about it. ``hold`` b"": it has none. ``new``: at first sight it is taken for absent."""
-
-    record: bytes
-    hold: bytes
-    decide: Callable[[State, Now], Step[T]]
-    new: bool = False
-
-
 class Cells:
     """Changes cells, one or many at a time."""
 
@@ -89,7 +42,7 @@ class Cells:
         self._now = now
         self._lock = threading.Lock()
         self._seen: dict[bytes, State] = {}
-        self._combiner = Combiner[Item[Any], Any](undivided(self._outcomes), most=ITEMS)
+        self._combiner = Combiner[Item[Any], Any](undivided(self._outcomes), alone=self._outcome, most=ITEMS)
 
     def change(self, item: Item[T]) -> T:
         """What was decided about one cell is done; threads that come at the same time share a trip."""
@@ -116,9 +69,30 @@ class Cells:
             raise failure
         return answers
 
+    def _outcome(self, item: Item[T]) -> T | BaseException:
+        """As ``_outcomes`` for one cell: its guess is mostly right, and then this is all."""
+        state = self._guess(item)
+        step = None if state is None else item.decide(state, self._now())
+        if state is None or step is None or not step.writes:
+            return self._seen_through(_Work([item], [None]))[0]
+        plan = Planned(0, item, state, step)
+        try:
+            done = self._carried((plan,), plan.transaction())
+        except LeaseGone:
+            return self._outcomes([item])[0]
+        if done.succeeded:
+            self._note(plan, done.revision)
+            return step.answer(done.revision)
+        work = _Work([item], [None])
+        work.see(0, self._refused(plan, done))
+        return self._seen_through(work)[0]
+
     def _outcomes(self, items: Sequence[Item[T]]) -> list[T | BaseException]:
         """For each cell the answer, or the error."""
-        work = _Work(items, [self._guess(item) for item in items])
+        return self._seen_through(_Work(items, [self._guess(item) for item in items]))
+
+    def _seen_through(self, work: _Work[T]) -> list[T | BaseException]:
+        """For each cell the answer, or the error; some may have been looked at."""
         for _ in range(_TRIES):
             if not work.left:
                 return work.outcomes
@@ -138,7 +112,7 @@ class Cells:
         states: list[State] = []
         for at in range(0, len(items), _READ_AT_ONCE):
             part = items[at : at + _READ_AT_ONCE]
-            reads = [op for record, hold in part for op in _reads(record, hold)]
+            reads = [op for record, hold in part for op in reads_of(record, hold)]
             states += _states(self._link.txn(wire.transaction((), reads), reads=True), part)
         return states
 
@@ -150,7 +124,7 @@ class Cells:
         """The next guess about the cell, unless a later one is known: answers may overtake each other."""
         with self._lock:
             known = self._seen.pop(key, None)
-            if known is not None and state.record is not None and _later(known, state):
+            if known is not None and state.record is not None and _written(known) > _written(state):
                 state = known
             if state.record is not None and len(state.record.value) <= _SMALL:
                 self._seen[key] = state
@@ -191,21 +165,19 @@ class Cells:
 
     def _write(self, work: _Work[T], chunk: Sequence[Planned[T]]) -> None:
         try:
-            results = self._sent([plan.transaction() for plan in chunk])
+            results = self._sent(chunk)
         except LeaseGone:
-            self._forget_leases(chunk)
             if work.often_gone():
                 error = StoreUnavailable("etcd forgets leases as soon as it has granted them; nothing was changed")
                 work.fail([plan.number for plan in chunk], error)
             return
         except StoreError as error:
-            if not isinstance(error, OutcomeUnknown):
-                self._give_back(chunk)
             work.fail([plan.number for plan in chunk], error)
             return
         for plan, done in zip(chunk, results, strict=True):
             if done.succeeded:
-                self._done(work, plan, done.revision)
+                self._note(plan, done.revision)
+                work.answer(plan.number, plan.step.answer(done.revision))
             else:
                 work.see(plan.number, self._refused(plan, done))
 
@@ -219,14 +191,7 @@ class Cells:
             LeaseGone: nothing was done; leases have to be taken anew.
         """
         parts = [wire.within(plan.transaction()) for plan in plans]
-        try:
-            done = self._link.txn(wire.transaction(guards, [*parts, *more]))
-        except LeaseGone:
-            self._forget_leases(plans)
-            raise
-        except StoreUnavailable:
-            self._give_back(plans)
-            raise
+        done = self._carried(plans, wire.transaction(guards, [*parts, *more]))
         if not done.succeeded:
             self._give_back(plans)
             return Together(0, ())
@@ -239,16 +204,31 @@ class Cells:
                 self._refused(plan, done.nested(index))
         return Together(done.revision, tuple(answers))
 
-    def _sent(self, parts: Sequence[bytes]) -> list[wire.Done]:
-        """What became of each of these transactions."""
-        if len(parts) == 1:
-            return [self._link.txn(parts[0])]
-        outer = self._link.txn(wire.transaction((), [wire.within(part) for part in parts]))
+    def _sent(self, plans: Sequence[Planned[T]]) -> list[wire.Done]:
+        """What became of each of these plans."""
+        if len(plans) == 1:
+            return [self._carried(plans, plans[0].transaction())]
+        parts = [wire.within(plan.transaction()) for plan in plans]
+        outer = self._carried(plans, wire.transaction((), parts))
         return [outer.nested(index) for index in range(len(parts))]
 
-    def _done(self, work: _Work[T], plan: Planned[T], revision: int) -> None:
-        self._note(plan, revision)
-        work.answer(plan.number, plan.step.answer(revision))
+    def _carried(self, plans: Sequence[Planned[T]], request: bytes) -> wire.Done:
+        """What became of the transaction that has these plans in it. Leases are let go of where nothing was done.
+
+        Raises:
+            StoreError: as usual.
+            LeaseGone: nothing was done; leases have to be taken anew.
+        """
+        try:
+            return self._link.txn(request)
+        except LeaseGone:
+            self._forget_leases(plans)
+            raise
+        except OutcomeUnknown:
+            raise
+        except StoreError:
+            self._give_back(plans)
+            raise
 
     def _refused(self, plan: Planned[Any], done: wire.Done) -> State:
         """The cell was not as it was thought to be; this is how it is."""
@@ -272,47 +252,6 @@ class Cells:
         for plan in plans:
             if plan.step.lent is not None:
                 self._leases.release(plan.step.lent.id)
-
-
-class Planned(NamedTuple, Generic[T]):
-    """A step, the cell that it is for, how that was seen, and which one of a batch it is."""
-
-    number: int
-    item: Item[T]
-    state: State
-    step: Step[T]
-
-    @property
-    def size(self) -> int:
-        """Bytes that it takes in a transaction, at most."""
-        return len(self.step.record or b"") + 600
-
-    def transaction(self) -> bytes:
-        """If the cell is as it was seen, the step; else how it is."""
-        item, state, step = self.item, self.state, self.step
-        guards = [wire.unchanged(item.record, state.record.modified if state.record else 0)]
-        ops: list[Op] = []
-        if step.record is not None:
-            ops.append(wire.put(item.record, step.record))
-        if item.hold:
-            guards.append(wire.unchanged(item.hold, state.hold.modified if state.hold else 0))
-            if step.hold == DROP:
-                ops.append(wire.delete(item.hold))
-            elif step.hold is not None:
-                ops.append(wire.put(item.hold, b"", step.hold))
-        return wire.transaction([*guards, *step.guards], [*ops, *step.more], _reads(item.record, item.hold))
-
-    def after(self, revision: int) -> State:
-        """The cell as the step has left it."""
-        record, hold, step = self.state.record, self.state.hold, self.step
-        if step.record is not None:
-            created = record.created if record is not None else revision
-            record = Kv(self.item.record, step.record, created, revision, 0)
-        if step.hold == DROP:
-            hold = None
-        elif step.hold is not None:
-            hold = Kv(self.item.hold, b"", hold.created if hold is not None else revision, revision, step.hold)
-        return State(record, hold)
 
 
 class Together(NamedTuple, Generic[T]):
@@ -361,18 +300,10 @@ class _Work(Generic[T]):
         return self._gone >= _LEASES_TRIED
 
 
-def _later(known: State, state: State) -> bool:
-    """The first one was written after the second one, as far as they tell."""
-    return max(_modified(known.record), _modified(known.hold)) > max(_modified(state.record), _modified(state.hold))
-
-
-def _modified(kv: Kv | None) -> int:
-    return 0 if kv is None else kv.modified
-
-
-def _reads(record: bytes, hold: bytes) -> list[Op]:
-    reads = [wire.get(wire.read(record))]
-    return [*reads, wire.get(wire.read(hold))] if hold else reads
+def _written(state: State) -> int:
+    """The revision that wrote last to the cell, as far as it tells."""
+    record, hold = state
+    return max(0 if record is None else record.modified, 0 if hold is None else hold.modified)
 
 
 def _states(done: wire.Done, cells: Sequence[tuple[bytes, bytes]]) -> list[State]:

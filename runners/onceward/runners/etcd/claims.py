@@ -24,11 +24,12 @@ from onceward.contracts.times import span_ms
 from onceward.contracts.transitions import Entry, Now
 from onceward.runners.etcd import names, rows, wire
 from onceward.runners.etcd.base import Base
-from onceward.runners.etcd.cells import ITEMS, ROOM, Planned, State, Step
+from onceward.runners.etcd.cells import ITEMS, ROOM
 from onceward.runners.etcd.errors import LeaseGone
 from onceward.runners.etcd.fronts import Ahead, At, Fronts
 from onceward.runners.etcd.names import Place
 from onceward.runners.etcd.quiet import Quiet, Waiting
+from onceward.runners.etcd.steps import Planned, State, Step
 from onceward.runners.etcd.wire import Found, Guard, Kv
 
 #: A repeated claim is recognised for as long as its leases, and so much longer; what that may differ by. Milliseconds.

@@ -14,9 +14,9 @@ from onceward.contracts.times import span_ms
 from onceward.contracts.transitions import Entry, Now
 from onceward.runners.etcd import rows
 from onceward.runners.etcd.base import Base
-from onceward.runners.etcd.cells import Item, State, Step
 from onceward.runners.etcd.claims import Claims
 from onceward.runners.etcd.locks import Locks
+from onceward.runners.etcd.steps import Item, State, Step
 
 
 class ExecutorPart(Claims, Locks, Base, Executor):

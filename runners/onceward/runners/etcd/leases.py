@@ -70,7 +70,7 @@ class Leases:
             if lease not in self._used:
                 return
             self._used[lease] -= 1
-            if all(lent.id != lease for lent in self._current.values()):
+            if lease not in [lent.id for lent in self._current.values()]:
                 self._end(lease)
 
     def forget(self, lease: int) -> None:

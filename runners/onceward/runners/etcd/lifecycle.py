@@ -17,10 +17,10 @@ from onceward.contracts.times import from_ms, span_ms
 from onceward.contracts.transitions import Entry, Now
 from onceward.runners.etcd import names, rows, wire
 from onceward.runners.etcd.base import Base
-from onceward.runners.etcd.cells import Item, State, Step
 from onceward.runners.etcd.fronts import Fronts
 from onceward.runners.etcd.link import STATUS
 from onceward.runners.etcd.locks import Locks
+from onceward.runners.etcd.steps import Item, State, Step
 from onceward.runners.etcd.wire import Kv
 
 _PAGE, _LARGEST_PAGE = 64, 2_000

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -87,7 +88,7 @@ class Link:
         Raises:
             StoreError, LeaseGone: what happened, and what that means.
         """
-        return self._somewhere(lambda: self._called(method, request, reads=reads))
+        return self._somewhere(partial(self._called, method, request, reads))
 
     def revoke(self, leases: Sequence[int]) -> None:
         """Leases are gone; those where that fails will be so by themselves, in time. One trip for all."""
@@ -121,7 +122,7 @@ class Link:
                 if left <= 0 or not self._open or not isinstance(error, StoreUnavailable):
                     raise
 
-    def _called(self, method: str, request: bytes, *, reads: bool) -> bytes:
+    def _called(self, method: str, request: bytes, reads: bool) -> bytes:
         call = self._method(method)
         try:
             answer: bytes = call(request, timeout=self._timeout, metadata=self._logged_in())
@@ -132,6 +133,10 @@ class Link:
         return answer
 
     def _method(self, method: str) -> Any:
+        """What calls the method. There is none before a channel is open, nor after it is closed."""
+        found = self._calls.get(method)
+        if found is not None and self._owner == os.getpid():
+            return found
         with self._lock:
             channel = self._channel_now()
             found = self._calls.get(method)

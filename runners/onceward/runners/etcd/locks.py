@@ -13,7 +13,7 @@ from onceward.contracts.times import from_ms, span, span_ms
 from onceward.contracts.transitions import Now
 from onceward.runners.etcd import names, rows, wire
 from onceward.runners.etcd.base import Base
-from onceward.runners.etcd.cells import DROP, Item, State, Step
+from onceward.runners.etcd.steps import DROP, Item, State, Step
 
 T = TypeVar("T")
 
@@ -59,7 +59,8 @@ class Locks(Base):
         )
 
         def answer(revision: int) -> LockAnswer:
-            lease = rows.lock_lease(request.lock, replace(taken, token=rows.token_of(taken.token, revision)), None)
+            taken.token = rows.token_of(rows.OWN, revision)
+            lease = rows.lock_lease(request.lock, taken, None)
             return LockAnswer(acquired=True, lease=lease, remaining=span(lent.until - self._now().elapsed))
 
         return Step(answer=answer, record=rows.write_lock(taken), hold=lent.id, lent=lent)
@@ -75,8 +76,8 @@ class Locks(Base):
                 return Step(answer=lambda _: False)
             if state.hold is None:
                 return Step(answer=lambda _: True)
-            freed = replace(found, freed=now.wall)
-            return Step(answer=lambda _: True, record=rows.write_lock(freed), hold=DROP)
+            found.freed = now.wall
+            return Step(answer=lambda _: True, record=rows.write_lock(found), hold=DROP)
 
         return self._cells.change(self._lock_item(lease.resource, decide))
 
@@ -153,7 +154,8 @@ class Locks(Base):
             self._link.txn(wire.transaction((), doomed[at : at + 100]))
 
     def _lock_item(self, name: LockId, decide: Callable[[State, Now], Step[T]], *, new: bool = False) -> Item[T]:
-        return Item(self._names.of(names.LOCK, name.name), self._names.of(names.ALIVE, name.name), decide, new)
+        record, hold = self._names.lock(name)
+        return Item(record, hold, decide, new)
 
 
 def _mine(state: State, lease: Lease) -> rows.Lock | None:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from onceward.contracts.checks import refuse
-from onceward.contracts.records import PRIORITY_HIGHEST, Run, RunId, Status
+from onceward.contracts.records import PRIORITY_HIGHEST, LockId, Run, RunId, Status
 from onceward.contracts.times import to_ms
 
 #: The same names come again and again.
@@ -42,6 +42,12 @@ def escaped(name: str) -> str:
         return quote(name, safe=":")
     except UnicodeEncodeError:
         refuse("name", name, "text without lone surrogates")
+
+
+@lru_cache(_KEPT)
+def part(name: str) -> bytes:
+    """The name as it stands in keys."""
+    return escaped(name).encode()
 
 
 def original(text: bytes) -> str:
@@ -71,7 +77,12 @@ class Names:
 
     def of(self, kind: bytes, *parts: str | bytes) -> bytes:
         """A key, or with an empty last part a prefix."""
-        return self.prefix + kind + b"/".join(p if isinstance(p, bytes) else escaped(p).encode() for p in parts)
+        return self.prefix + kind + b"/".join([p if isinstance(p, bytes) else part(p) for p in parts])
+
+    def lock(self, lock: LockId) -> tuple[bytes, bytes]:
+        """A lock's newest lease, and its hold."""
+        name = part(lock.name)
+        return self.prefix + LOCK + name, self.prefix + ALIVE + name
 
     def record(self, run: RunId) -> bytes:
         return self.prefix + RECORD + path(run)

@@ -291,7 +291,8 @@ def write_lock(lock: Lock) -> bytes:
 def read_lock(record: Kv) -> Lock:
     """The lock that is stored so."""
     lock = _decode_lock(record.value)
-    return replace(lock, token=token_of(lock.token, record.modified))
+    lock.token = token_of(lock.token, record.modified)
+    return lock
 
 
 def lock_lease(name: LockId, lock: Lock, hold: Kv | None) -> Lease:

@@ -16,9 +16,9 @@ from onceward.contracts.times import due_ms, from_ms
 from onceward.contracts.transitions import Entry, Now
 from onceward.runners.etcd import names, rows, wire
 from onceward.runners.etcd.base import Base
-from onceward.runners.etcd.cells import Item, State, Step
 from onceward.runners.etcd.fronts import Fronts
 from onceward.runners.etcd.quiet import Quiet
+from onceward.runners.etcd.steps import Item, State, Step
 from onceward.runners.etcd.watch import EtcdWatch
 from onceward.runners.etcd.wire import Kv
 

@@ -6,7 +6,9 @@ stands in a transaction is bytes already (``Op``, ``Guard``), so that each is wr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 Op: TypeAlias = bytes
@@ -17,8 +19,10 @@ Guard: TypeAlias = bytes
 _EQUAL, _LESS = 0, 2
 _CREATED, _MODIFIED, _VALUE = 1, 2, 3
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_REVISION = 3 << 3 | _VARINT
-_HEADER, _SUCCEEDED, _ANSWER = 1 << 3 | _BYTES, 2 << 3 | _VARINT, 3 << 3 | _BYTES
+_HEADER, _SUCCEEDED = b"\x0a", b"\x10\x01"
+#: What stands before the revision: a header, which is shorter than 128 bytes, begins with two numbers that say who
+#: answers, if they are not 0.
+_to_revision = re.compile(rb"\x0a[\x00-\x7f](?:\x08[\x80-\xff]*[\x00-\x7f])?(?:\x10[\x80-\xff]*[\x00-\x7f])?\x18").match
 
 
 class Kv(NamedTuple):
@@ -94,7 +98,9 @@ class Told(NamedTuple):
 # -- writing ------------------------------------------------------------------------------------------------------
 
 
+@lru_cache(4_096)
 def _varint(number: int) -> bytes:
+    """Leases and revisions, which are long, come several times in a row."""
     if number < 0x80:
         return bytes((number,))
     parts = bytearray()
@@ -120,6 +126,9 @@ def _data(number: int, value: bytes) -> bytes:
 
 def _whole(number: int, value: int) -> bytes:
     return _TAGS[number, _VARINT] + _varint(value) if value else b""
+
+
+_IF_MODIFIED, _AT_REVISION = _whole(2, _MODIFIED), _TAGS[6, _VARINT]
 
 
 def read(key: bytes, end: bytes = b"", *, limit: int = 0, keys_only: bool = False, count_only: bool = False) -> bytes:
@@ -157,7 +166,7 @@ def within(transaction: bytes) -> Op:
 
 def unchanged(key: bytes, modified: int) -> Guard:
     """The key was written last by this revision; 0: it does not exist."""
-    return _whole(2, _MODIFIED) + _data(3, key) + _TAGS[6, _VARINT] + _varint(modified)
+    return _IF_MODIFIED + _data(3, key) + _AT_REVISION + _varint(modified)
 
 
 def none_newer(key: bytes, end: bytes, revision: int) -> Guard:
@@ -275,40 +284,19 @@ def found(data: bytes) -> Found:
 
 def revision(data: bytes) -> int:
     """The store's revision, which every answer has in its header."""
-    for number, value in fields(data):
-        if number == 1 and isinstance(value, bytes):
-            return _revision(value)
-    return 0
+    before = _to_revision(data, 0, _header(data))
+    return 0 if before is None else _read_varint(data, before.end())[0]
 
 
-def _revision(header: bytes) -> int:
-    """The third of a header's numbers. The two before it, which may be missing, are long, and nobody asks for them."""
-    at = 0
-    while at < len(header):
-        tag, at = header[at], at + 1
-        if tag == _REVISION:
-            return _read_varint(header, at)[0]
-        while header[at] >= 0x80:
-            at += 1
-        at += 1
-    return 0
+def _header(data: bytes) -> int:
+    """Where an answer's header ends, which comes first, if there is one."""
+    return 2 + data[1] if data[:1] == _HEADER else 0
 
 
 def done(data: bytes) -> Done:
     """What a transaction answered: a header, whether it succeeded if it did, and then the answers."""
-    at, succeeded, end = 0, False, len(data)
-    revision = 0
-    while at < end:
-        tag, at = data[at], at + 1
-        if tag == _SUCCEEDED:
-            return Done(revision, data[at] != 0, data)
-        size, at = _read_varint(data, at)
-        if tag == _HEADER:
-            revision = _revision(data[at : at + size])
-        elif tag == _ANSWER:
-            break  # it did not, or it would have been said before
-        at += size
-    return Done(revision, succeeded, data)
+    header = _header(data)
+    return Done(revision(data), data[header : header + 2] == _SUCCEEDED, data)
 
 
 def integer(data: bytes, wanted: int) -> int:
