@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TypeAlias
 
+import msgspec
+
 from onceward.contracts.errors import InvalidRequest, shown
 
 Json: TypeAlias = "bool | int | float | str | datetime | list[Json] | tuple[Json, ...] | Mapping[str, Json] | None"
@@ -22,6 +24,7 @@ MAX_INT = 2**63 - 1
 _RULE = "None, bool, int of 64 bits, finite float, str, aware datetime, list, tuple, or a dict with str keys"
 _MARKS = ("$date", "$literal")
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+_decode = msgspec.json.Decoder().decode
 
 
 def canonical(value: Json, *, field: str = "payload") -> str:
@@ -37,7 +40,7 @@ def canonical(value: Json, *, field: str = "payload") -> str:
 
 def parse(text: str) -> Json:
     """The value whose canonical text is ``text``."""
-    found: Json = json.loads(text)
+    found: Json = _decode(text)
     return _revive(found) if '{"$' in text else found
 
 

@@ -20,7 +20,11 @@ PRIORITY_LOWEST, PRIORITY_HIGHEST = -100, 100
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of all records."""
+    """Base of all records.
+
+    Those that hold nothing but texts, numbers and other such records can be in no cycle, so they are kept from the
+    garbage collector (``gc=False``): there are many of them, and each would make it look more often.
+    """
 
 
 class Status(enum.StrEnum):
@@ -38,7 +42,7 @@ class Status(enum.StrEnum):
         return self in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
 
 
-class RunId(msgspec.Struct, frozen=True, order=True):
+class RunId(msgspec.Struct, frozen=True, order=True, gc=False):
     """Identity of a run within its namespace: the job, the key, and the stamp in canonical JSON ("" for none).
 
     The same job and key under different stamps are different runs.
@@ -72,7 +76,7 @@ def stamp_text(stamp: Mapping[str, Json] | None) -> str:
     return canonical(checks.stamp("stamp", stamp), field="stamp") if stamp else ""
 
 
-class LockId(msgspec.Struct, frozen=True, order=True):
+class LockId(msgspec.Struct, frozen=True, order=True, gc=False):
     """Identity of a lock within its namespace."""
 
     name: str
@@ -84,7 +88,7 @@ class LockId(msgspec.Struct, frozen=True, order=True):
         return f"lock {self.name}"
 
 
-class Lease(Record, frozen=True, kw_only=True):
+class Lease(Record, frozen=True, kw_only=True, gc=False):
     """The right to a resource until ``expires`` by the store's clock, proven by ``token``.
 
     Attributes:
@@ -104,7 +108,7 @@ class Lease(Record, frozen=True, kw_only=True):
     expires: datetime | None = None
 
 
-class Failure(Record, frozen=True, kw_only=True):
+class Failure(Record, frozen=True, kw_only=True, gc=False):
     """What went wrong in an attempt: the exception's type, its message, and optionally its traceback."""
 
     type: str
@@ -148,7 +152,7 @@ def _traced(error: BaseException) -> str:
         return f"(places only: {type(worse).__name__} while it was made)\n{''.join(lines)}"
 
 
-class Progress(Record, frozen=True, kw_only=True):
+class Progress(Record, frozen=True, kw_only=True, gc=False):
     """How far a run is: ``done`` of ``total`` units (total None: not known)."""
 
     done: int = 0
@@ -176,7 +180,7 @@ class Ending(enum.StrEnum):
     """Its lease lapsed and another took over, or its crash budget ran out. Written by stores only."""
 
 
-class Attempt(Record, frozen=True, kw_only=True):
+class Attempt(Record, frozen=True, kw_only=True, gc=False):
     """One try of a run."""
 
     number: int

@@ -235,11 +235,15 @@ class CheckOut(Record, frozen=True, kw_only=True):
         if self.ending is Ending.ABANDONED:
             checks.refuse("ending", self.ending, "succeeded, failed, retry, released or cancelled")
         checks.token_text("request", self.request)
+        if self.after is not None or self.at is not None:
+            self._check_due()
+
+    def _check_due(self) -> None:
         checks.delay("after", self.after)
         checks.instant("at", self.at)
         if self.after is not None and self.at is not None:
             checks.refuse("at", self.at, "either after or at, not both")
-        if self.ending not in (Ending.RETRY, Ending.RELEASED) and (self.after is not None or self.at is not None):
+        if self.ending not in (Ending.RETRY, Ending.RELEASED):
             checks.refuse(
                 "after/at", self.after or self.at, f"nothing: a run that ended {self.ending} is not due again"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
@@ -18,6 +19,7 @@ def due_ms(instant: datetime) -> int:
     return -((_EPOCH - instant) // _MS)
 
 
+@lru_cache(maxsize=1_024)  # runs that were submitted or claimed together share their instants
 def from_ms(ms: int) -> datetime:
     """The instant in UTC."""
     return _EPOCH + ms * _MS

@@ -89,7 +89,7 @@ class ClaimPart(Base, Executor):
                 now = self._now()
                 if self._hold(connection, request, self._choose(connection, request, now), now):
                     held = self._held(connection, request)
-        return [rows.public(rows.entry_of(row)) for row in sorted(held, key=lambda row: row[_TOKEN])]
+        return [rows.run_of(row) for row in sorted(held, key=lambda row: row[_TOKEN])]
 
     def _held(self, connection: sqlite3.Connection, request: Claim) -> list[Row]:
         return connection.execute(HELD, (self._ns, request.request)).fetchall()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 from msgspec.structs import replace
 
@@ -45,28 +46,33 @@ WHERE ns = :ns AND job = :job AND key = :key AND stamp = :stamp
 RETURNING cancel_requested
 """
 
-# checkout: attempts have ended, those whose token is still the newest; lapsed or not.
-#   Params: wall, ends: a JSON array of what ``_end`` makes, each run at the most once.
+# checkout: attempts of a job have ended alike, those whose token is still the newest; lapsed or not.
+#   Params: ns, job, stamp, ending, again (it is due again), wall, ends: a JSON array of what ``_alike`` makes, each run
+#   at the most once.
 #   Result: row count, how many were recorded; of the others nothing is changed.   Guarantees G4, G6.
-#   The namespace comes from the JSON, too: else SQLite would go through all its runs, with the JSON for each of them.
+#   Reading JSON is most of the work. LIMIT -1 lets each part be read once, and not wherever it stands; that ``ends``
+#   says which ``id`` keeps SQLite from going through all runs of the job, with the JSON for each of them.
 CHECKOUT = """
 UPDATE runs SET
-    status = iif(again, 'scheduled', ends.ending), queue = iif(again, 0, NULL), run_at = coalesce(ends.due, run_at),
-    result = ends.result, error = ends.error, failures = failures + (ends.ending IN ('failed', 'retry')),
-    claimed = 0, lease_ms = NULL, expires = NULL, until = NULL, ended = iif(again, NULL, :wall),
-    cancel_requested = 0, attempt_ended = :wall, ending = ends.ending, checkout = ends.checkout
+    status = iif(:again, 'scheduled', :ending), queue = iif(:again, 0, NULL), run_at = coalesce(ends.due, run_at),
+    result = ends.result, error = ends.error, failures = failures + (:ending IN ('failed', 'retry')),
+    claimed = 0, lease_ms = NULL, expires = NULL, until = NULL, ended = iif(:again, NULL, :wall),
+    cancel_requested = 0, attempt_ended = :wall, ending = :ending, checkout = ends.checkout
 FROM (
     SELECT
-        json_extract(value, '$[0]') AS ns, json_extract(value, '$[1]') AS job, json_extract(value, '$[2]') AS key,
-        json_extract(value, '$[3]') AS stamp, json_extract(value, '$[4]') AS token,
-        json_extract(value, '$[5]') AS request, json_extract(value, '$[6]') AS ending,
-        json_extract(value, '$[6]') IN ('retry', 'released') AS again, json_extract(value, '$[7]') AS checkout,
-        json_extract(value, '$[8]') AS due, json_extract(value, '$[9]') AS result, json_extract(value, '$[10]') AS error
-    FROM json_each(:ends)
+        json_extract(value, '$[0]') AS key, json_extract(value, '$[1]') AS token,
+        json_extract(value, '$[2]') AS request, json_extract(value, '$[3]') AS checkout,
+        json_extract(value, '$[4]') AS due, json_extract(value, '$[5]') AS result, json_extract(value, '$[6]') AS error
+    FROM json_each(:ends) LIMIT -1
 ) AS ends
-WHERE runs.ns = ends.ns AND runs.job = ends.job AND runs.key = ends.key AND runs.stamp = ends.stamp
+WHERE runs.id = (SELECT id FROM runs WHERE ns = :ns AND job = :job AND key = ends.key AND stamp = :stamp)
     AND status = 'running' AND runs.token = ends.token AND runs.request = ends.request
 """
+
+#: Job, stamp and ending; and of one run the rest: key, token, request, check-out, due, result, error.
+Alike: TypeAlias = tuple[str, str, Ending]
+End: TypeAlias = tuple[str, int, str, str, int | None, str | None, str | None]
+_AGAIN = (Ending.RETRY, Ending.RELEASED)
 
 #: Characters of results in one statement, besides one more result. SQLite takes a billion bytes, escapes and all.
 _MOST_TEXT = 1 << 26
@@ -163,10 +169,21 @@ class ExecutorPart(Base, Executor):
         with self._database.write() as connection:
             now = self._now()
             for some in _parts(checkouts, results):
-                ends = rows.batch([_end(self._ns, request, result, now) for request, result in some])
-                every = connection.execute(CHECKOUT, {"wall": now.wall, "ends": ends}).rowcount == len(some)
+                recorded = sum(self._end(connection, *alike, now) for alike in _alike(some, now).items())
+                every = recorded == len(some)
                 ended += (every or self._recorded(connection, request, now) for request, _ in some)
         return ended
+
+    def _end(self, connection: sqlite3.Connection, which: Alike, ends: Sequence[End], now: Now) -> int:
+        """How many of these attempts have ended by this."""
+        job, stamp, ending = which
+        return connection.execute(
+            CHECKOUT,
+            {
+                "ns": self._ns, "job": job, "stamp": stamp, "ending": ending.value, "again": ending in _AGAIN,
+                "wall": now.wall, "ends": rows.batch(ends),
+            },
+        ).rowcount  # fmt: skip
 
     def _recorded(self, connection: sqlite3.Connection, request: CheckOut, now: Now) -> bool:
         """True if this check-out stands in the file: it was recorded just now, or when it was sent before."""
@@ -189,24 +206,32 @@ def _parts(checkouts: Sequence[CheckOut], results: Sequence[str | None]) -> Iter
     part: dict[RunId, tuple[CheckOut, str | None]] = {}
     text = 0
     for each, result in zip(checkouts, results, strict=True):
-        if each.run in part or text > _MOST_TEXT:
+        run = each.run
+        if run in part or text > _MOST_TEXT:
             yield list(part.values())
             part, text = {}, 0
-        part[each.run] = each, result
+        part[run] = each, result
         text += len(result or "")
     yield list(part.values())
 
 
-def _end(ns: int, request: CheckOut, result: str | None, now: Now) -> tuple[str | int | None, ...]:
-    """How an attempt ends, as CHECKOUT reads it."""
-    run, (token, proof) = request.run, rows.proof(request.lease)
-    again = request.ending in (Ending.RETRY, Ending.RELEASED)
-    return (
-        ns, run.job, run.key, run.stamp, token, proof, request.ending, request.request,
-        transitions.due(request.at, request.after, now) if again else None,
-        None if again else result,
-        rows.failure_text(request.error),
-    )  # fmt: skip
+def _alike(some: Sequence[tuple[CheckOut, str | None]], now: Now) -> dict[Alike, list[End]]:
+    """How attempts end, as CHECKOUT reads it, by what the statement is told once for all of them."""
+    alike: dict[Alike, list[End]] = {}
+    for request, result in some:
+        run, (token, proof), again = request.run, rows.proof(request.lease), request.ending in _AGAIN
+        alike.setdefault((run.job, run.stamp, request.ending), []).append(
+            (
+                run.key,
+                token,
+                proof,
+                request.request,
+                transitions.due(request.at, request.after, now) if again else None,
+                None if again else result,
+                rows.failure_text(request.error),
+            )
+        )
+    return alike
 
 
 def _none_yet() -> int:

@@ -102,7 +102,7 @@ class LifecyclePart(Base, Lifecycle):
         statement = RUNS[query.job is not None and query.key is not None, query.oldest_first]
         with self._database.read() as connection:
             found = connection.execute(statement, self._params(query)).fetchall()
-        return [rows.public(rows.entry_of(row)) for row in found]
+        return [rows.run_of(row) for row in found]
 
     def _params(self, query: RunQuery) -> Mapping[str, object]:
         after = query.after if query.after is not None else 0 if query.oldest_first else _NO_RUN

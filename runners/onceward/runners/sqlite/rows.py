@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec.structs import replace
 
+from onceward.contracts.payload import Json
 from onceward.contracts.records import Attempt, Ending, Failure, Lease, LockId, Progress, Run, RunId, Status
 from onceward.contracts.times import from_ms, span, span_ms, to_ms
 from onceward.contracts.transitions import Entry
@@ -22,6 +23,8 @@ COLUMNS = (
     "attempt, failures, crashes, token, request, holder, lease_ms, expires, until, started, ended, cancel_requested, "
     "rearmed, takeover, attempt_ended, ending, checkout, attempt_token, attempt_request, earlier"
 )
+
+_PAYLOAD, _RESULT, _UNTIL = (COLUMNS.split(", ").index(name) for name in ("payload", "result", "until"))
 
 # Find a run.
 #   Params: ns, job, key, stamp.   Result: COLUMNS, or no row.
@@ -84,9 +87,18 @@ def draw(connection: sqlite3.Connection, count: int = 1) -> int:
 
 def entry_of(row: Row) -> Entry:
     """The entry of a row. Payload and result stay canonical text, since transitions only carry them; see ``public``."""
+    return Entry(run=_run(row, row[_PAYLOAD], row[_RESULT]), until=row[_UNTIL])
+
+
+def run_of(row: Row) -> Run:
+    """The run of a row as callers get it."""
+    return _run(row, decode(row[_PAYLOAD]), decode(row[_RESULT]))
+
+
+def _run(row: Row, payload: Json, result: Json) -> Run:
     (
-        number, job, key, stamp, status_text, priority, run_at, created, payload, result, error_text, progress, origin,
-        max_crashes, attempt, failures, crashes, token, request, holder, lease_ms, expires, until, started, ended,
+        number, job, key, stamp, status_text, priority, run_at, created, _, _, error_text, progress, origin,
+        max_crashes, attempt, failures, crashes, token, request, holder, lease_ms, expires, _, started, ended,
         cancel_requested, rearmed, takeover, attempt_ended, ending, checkout, attempt_token, attempt_request, earlier,
     ) = row  # fmt: skip
     run = RunId(job, key, stamp)
@@ -117,32 +129,29 @@ def entry_of(row: Row) -> Entry:
             error=None if checkout is None else error,
         )
         attempts = (last,) if earlier is None else (*_decode_attempts(earlier), last)
-    return Entry(
-        run=Run(
-            id=run,
-            status=status,
-            run_at=from_ms(run_at),
-            created=from_ms(created),
-            sequence=number,
-            payload=payload,
-            result=result,
-            error=error,
-            progress=None if progress is None else _decode_progress(progress),
-            priority=priority,
-            started=moment(started),
-            ended=moment(ended),
-            attempt=attempt,
-            failures=failures,
-            crashes=crashes,
-            max_crashes=max_crashes,
-            token=token,
-            lease=lease,
-            origin=origin,
-            cancel_requested=bool(cancel_requested),
-            rearmed=bool(rearmed),
-            attempts=attempts,
-        ),
-        until=until,
+    return Run(
+        id=run,
+        status=status,
+        run_at=from_ms(run_at),
+        created=from_ms(created),
+        sequence=number,
+        payload=payload,
+        result=result,
+        error=error,
+        progress=None if progress is None else _decode_progress(progress),
+        priority=priority,
+        started=moment(started),
+        ended=moment(ended),
+        attempt=attempt,
+        failures=failures,
+        crashes=crashes,
+        max_crashes=max_crashes,
+        token=token,
+        lease=lease,
+        origin=origin,
+        cancel_requested=bool(cancel_requested),
+        rearmed=bool(rearmed),
+        attempts=attempts,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -222,7 +221,6 @@ def _parsed(text: str | None) -> Json:
     if text is None:
         return None
     try:
-        json.loads(text)
         return parse(text)
     except ValueError as error:
         raise InvalidRequest("--data", text, f"JSON ({error})") from None

@@ -17,6 +17,8 @@ from onceward.toolkit.jobs.launch import Launched, Launcher, child_key, nominal_
 from onceward.toolkit.jobs.once import Once
 from onceward.toolkit.renewal import HeldLease, LostSignal, Renewer
 
+#: Held while a context counts what it has launched: one for all, since few launch anything.
+_counting = threading.Lock()
 _current: contextvars.ContextVar[JobContext | None] = contextvars.ContextVar("onceward_job_context", default=None)
 
 
@@ -58,7 +60,6 @@ class JobContext:
         self.data = data
         self.stopping = threading.Event() if stopping is None else stopping
         self._held, self._renewer, self._launcher = held, renewer, launcher
-        self._lock = threading.Lock()
 
     @cached_property
     def _children(self) -> Counter[str]:
@@ -189,7 +190,7 @@ class JobContext:
 
     def _child_key(self, job: str, data: Json) -> str:
         kind = canonical([job, canonical(data, field="data")])
-        with self._lock:
+        with _counting:
             self._children[kind] += 1
             return child_key(self.id, job, data, self._children[kind])
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
+from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
 
@@ -99,7 +100,7 @@ class Threads:
             with self._lock:
                 self._coming = self._coming and not called
                 attempt = self._work.popleft() if self._work else None
-                refused = self._call_or_refuse()
+                refused = self._call_or_refuse() if self._work else ()
                 if attempt is None:
                     if self._closed:
                         return
@@ -113,7 +114,7 @@ class Threads:
                 bell.acquire()
                 called = True
 
-    def _call_or_refuse(self) -> list[Attempt]:
+    def _call_or_refuse(self) -> Sequence[Attempt]:
         """Nothing waits for a thread that cannot be: somebody else may have room for what is answered here."""
         try:
             self._call()

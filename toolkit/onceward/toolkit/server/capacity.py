@@ -47,8 +47,10 @@ class Capacity:
     def give_back(self, job: str) -> None:
         """One run of the job is over."""
         with self._lock:
-            self._running[job] -= 1
-            if not self._running[job]:
+            left = self._running[job] - 1
+            if left:
+                self._running[job] = left
+            else:
                 del self._running[job]
 
     def running(self) -> Mapping[str, int]:

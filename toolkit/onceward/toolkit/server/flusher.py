@@ -9,31 +9,41 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import NamedTuple, TypeAlias
 
 from msgspec.structs import replace
 
 from onceward.contracts import CheckOut, Ending, Executor, Failure, InvalidRequest
+from onceward.toolkit.server.attempt import Attempt
 
 log = logging.getLogger("onceward.server")
 
 MOST_AT_ONCE = 500
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Pending:
-    """A check-out that is to be sent, and who wants to know what the store said: True for recorded."""
+class Pending(NamedTuple):
+    """A check-out that is to be sent, of an attempt that took so long."""
 
     checkout: CheckOut
-    settled: Callable[[CheckOut, bool], object]
+    attempt: Attempt
+    took: timedelta
+
+
+Settled: TypeAlias = Callable[[Sequence[Pending], Sequence[bool]], object]
 
 
 class Flusher:
-    """Collects check-outs, and sends them in batches. Any thread may add; one at a time sends."""
+    """Collects check-outs, and sends them in batches. Any thread may add; one at a time sends.
 
-    def __init__(self, executor: Executor) -> None:
-        self._executor = executor
+    Args:
+        executor: where they are sent.
+        settled: hears what the store said of each of a batch: True for recorded.
+    """
+
+    def __init__(self, executor: Executor, settled: Settled) -> None:
+        self._executor, self._settled = executor, settled
         self._waiting: deque[Pending] = deque()
         self._sending = threading.Lock()
         self._batch: list[Pending] = []
@@ -63,7 +73,9 @@ class Flusher:
             while self._batch or self._waiting:
                 while self._waiting and len(self._batch) < MOST_AT_ONCE:
                     self._batch.append(self._waiting.popleft())
-                self._settle(self._batch, self._send(self._batch))
+                answers, batch = self._send(self._batch), self._batch
+                self._batch = []
+                self._settled(batch, answers)
 
     def _send(self, batch: list[Pending]) -> list[bool]:
         try:
@@ -80,11 +92,3 @@ class Flusher:
             pending.checkout, ending=Ending.FAILED, result=None, error=Failure.of(error), after=None, at=None
         )
         return self._executor.checkout([instead])[0]
-
-    def _settle(self, batch: list[Pending], answers: list[bool]) -> None:
-        self._batch = []
-        for pending, recorded in zip(batch, answers, strict=True):
-            try:
-                pending.settled(pending.checkout, recorded)
-            except Exception:  # a listener's defect must not cost the others their answer
-                log.exception("%s: its end could not be told", pending.checkout.run)

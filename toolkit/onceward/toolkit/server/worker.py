@@ -63,7 +63,7 @@ class Worker:
     ) -> None:
         self.holder = new_holder()
         self.renewer = Renewer(runner.executor)
-        self.flusher = Flusher(runner.executor)
+        self.flusher = Flusher(runner.executor, self._settled)
         self.fruitless = 0
         self._full = False
         """The latest claim brought all that there was room for."""
@@ -174,24 +174,27 @@ class Worker:
                 self.on_minded()
 
     def _end(self, attempt: Attempt, checkout: CheckOut | None) -> None:
-        took = attempt.took
-
-        def settled(sent: CheckOut, recorded: bool) -> None:
-            attempt.held.stop()
-            self._events.ended(attempt.run, sent, recorded=recorded, took=took)
-            self.on_room()
-
         if checkout is None:
             attempt.held.stop()
-            self._events.superseded(attempt.run, took=took)
+            self._events.superseded(attempt.run, took=attempt.took)
         else:
-            self.flusher.add(Pending(checkout, settled))
+            self.flusher.add(Pending(checkout, attempt, attempt.took))
         self._capacity.give_back(attempt.run.job)
         with self._changed:
             self._attempts.discard(attempt)
             if not self._attempts:
                 self._changed.notify_all()
         self.on_room()
+
+    def _settled(self, batch: Sequence[Pending], answers: Sequence[bool]) -> None:
+        """Each end was recorded, or refused, and is told."""
+        for (checkout, attempt, took), recorded in zip(batch, answers, strict=True):
+            try:
+                attempt.held.stop()
+                self._events.ended(attempt.run, checkout, recorded=recorded, took=took)
+            except Exception:  # a defect must not cost the others their answer
+                log.exception("%s: its end could not be told", attempt.run.id)
+        self.on_room()  # of a job that has a limit in all processes, another may start now
 
     # -- looking, and the end -----------------------------------------------------------------------------------
 
