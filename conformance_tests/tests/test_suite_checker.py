@@ -72,6 +72,7 @@ PLANTED: dict[str, tuple[str, list[Op]]] = {
         [op("b", Kind.CHECKIN, 2, 3, Outcome.REFUSED, seen=Seen(status="running", attempt=1, token=1, request="q-x"))],
     ),
     "two holders at once": ("G3", [lock("a", 0, 1, 1), lock("b", 2, 3, 2)]),
+    "one request given two leases at once": ("G3", [lock("a", 0, 1, 1), lock("a", 2, 3, 2)]),
     "two holders after a renewal": (
         "G3",
         [
@@ -172,6 +173,24 @@ HEALTHY: dict[str, list[Op]] = {
         lock("a", 2, 3, 1),
         unlock("a", 3, 4, 1),
         lock("b", 5, 6, 2),
+    ],
+    "a request that was sent again, and came when others had had the lock since": [
+        lock("a", 0, 0.1, 1, 1.0),
+        lock("b", 1.2, 1.3, 2, 1.0),
+        unlock("b", 1.4, 1.5, 2),
+        lock("a", 0.2, 2.0, 3, 1.0),
+        op("c", Kind.LOCK, 2.5, 2.6, Outcome.REFUSED),
+        op("a", Kind.RENEW, 2.7, 2.8, Outcome.DONE, token=3, lease=1.0),
+        op("c", Kind.LOCK, 3.5, 3.6, Outcome.REFUSED, request="q-c2"),
+        unlock("a", 3.65, 3.7, 3),
+        lock("c", 3.8, 3.9, 4, request="q-c3"),
+    ],
+    "the same, and nobody heard the answer": [
+        lock("a", 0, 0.1, 1, 1.0),
+        lock("b", 1.2, 1.3, 2, 1.0),
+        unlock("b", 1.4, 1.5, 2),
+        op("a", Kind.LOCK, 0.2, 2.0, Outcome.UNKNOWN, lease=1.0),
+        op("c", Kind.LOCK, 2.5, 2.6, Outcome.REFUSED),
     ],
     "an unknown renewal": [
         lock("a", 0, 0.1, 1, 1.0),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import time
 from bisect import bisect_right
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -131,9 +131,8 @@ def _shown(op: Op) -> Iterator[tuple[int, int, str]]:
 
 def _token_order(report: Report, resource: str, _: Sequence[Op], held: Sequence[Hold]) -> None:
     """A lease that was granted before another was asked for has the smaller token."""
-    grants = [hold.grant for hold in held if hold.grant is not None and hold.grant.token is not None]
-    first = {hold.request: hold.first for hold in held}
-    events = [(op.ret, 1, op) for op in grants] + [(first[op.request], 0, op) for op in grants]
+    grants = [(hold.first, hold.grant) for hold in held if hold.grant is not None and hold.grant.token is not None]
+    events = [(op.ret, 1, op) for _, op in grants] + [(first, 0, op) for first, op in grants]
     events.sort(key=lambda event: event[:2])
     newest: Op | None = None
     for _time, returned, op in events:
@@ -188,13 +187,15 @@ def _justified_refusals(report: Report, resource: str, ops: Sequence[Op], held: 
         report.look("L6", justified, resource, message, op)
 
 
-def _late_copies(report: Report, resource: str, ops: Sequence[Op], held: Sequence[Hold]) -> None:
+def _late_copies(report: Report, resource: str, ops: Sequence[Op], _: Sequence[Hold]) -> None:
     """Whoever was told that its own hold is over already had sent the request before, and it can be over."""
-    own = {hold.request: hold for hold in held}
+    own: dict[str, list[Op]] = defaultdict(list)
+    for op in ops:
+        own[op.request].append(op)
     for op in ops:
         if op.kind is not Kind.LOCK or op.outcome is not Outcome.LOST:
             continue
-        others = [other for other in own[op.request].ops if other is not op] if op.request in own else []
+        others = [other for other in own[op.request] if other is not op]
         earlier = holds(others, report.slack)
         gave_back = any(other.kind.ends and other.inv < op.ret for other in others)
         possible = bool(earlier) and (gave_back or op.ret >= max(hold.ended for hold in earlier))
@@ -203,22 +204,25 @@ def _late_copies(report: Report, resource: str, ops: Sequence[Op], held: Sequenc
 
 
 def _two_latest(held: Sequence[Hold]) -> list[tuple[Hold, ...]]:
-    """For each prefix of the holds, the two that can have lasted longest: one of them is not the asker's own."""
+    """For each prefix of the holds, the two that can have lasted longest, of two requests: one is not the asker's."""
     tops: list[tuple[Hold, ...]] = []
     best: tuple[Hold, ...] = ()
     for hold in held:
-        best = tuple(sorted((*best, hold), key=lambda each: -each.last)[:2])
+        longest: dict[str, Hold] = {}
+        for each in sorted((*best, hold), key=lambda each: -each.last):
+            longest.setdefault(each.request, each)
+        best = tuple(longest.values())[:2]
         tops.append(best)
     return tops
 
 
 def _truthful_loss(report: Report, resource: str, ops: Sequence[Op], held: Sequence[Hold]) -> None:
     """Told "lost" means that it can have been lost: by lapse, or (a check-out) by somebody's later admission."""
-    own = {hold.request: hold for hold in held}
+    own = {(hold.request, _of(hold)): hold for hold in held}
     latecomers = sorted((hold.first, _of(hold) or 2**63, hold.request) for hold in held)
     newest = _running_max(latecomers)
     for op in ops:
-        hold = own.get(op.request)
+        hold = own.get((op.request, op.token)) or own.get((op.request, None))
         if op.outcome is not Outcome.LOST or hold is None or op.kind not in (Kind.RENEW, Kind.UNLOCK, Kind.CHECKOUT):
             continue
         gave_back = any(o is not op and o.kind.ends and o.own != op.own and o.inv < op.ret for o in hold.ops)

@@ -147,9 +147,23 @@ def holds(ops: Sequence[Op], slack: float) -> list[Hold]:
     grouped: dict[str, list[Op]] = defaultdict(list)
     for op in ops:
         grouped[op.request].append(op)
-    found = [hold for group in grouped.values() if (hold := _hold(group, slack)) is not None]
+    leases = [lease for group in grouped.values() for lease in _leases(group)]
+    found = [hold for lease in leases if (hold := _hold(lease, slack)) is not None]
     found.sort(key=lambda hold: hold.first)
     return found
+
+
+def _leases(group: Sequence[Op]) -> list[Sequence[Op]]:
+    """A request's operations by the lease that they are about. Mostly it was given one.
+
+    But a copy of it that comes when that lease is over, and somebody else had the resource since, is a request anew.
+    What was asked without an answer counts for each of the leases: it may have been for any.
+    """
+    tokens = {op.token for op in group if op.kind.acquires and op.outcome is Outcome.GRANTED}
+    if len(tokens) < 2:
+        return [group]
+    vague = [op for op in group if op.kind.acquires and op.outcome is Outcome.UNKNOWN]
+    return [[*vague, *(op for op in group if op.token == token)] for token in tokens]
 
 
 def _hold(group: Sequence[Op], slack: float) -> Hold | None:
@@ -162,7 +176,7 @@ def _hold(group: Sequence[Op], slack: float) -> Hold | None:
     lease = asked[0].lease if asked[0].lease is not None else NEVER
     first = min(op.inv for op in asked)
     begun = grant.ret if grant is not None else NEVER
-    latest = grant.ret if grant is not None else max(op.ret for op in open_ended)
+    latest = max(op.ret for op in (*open_ended, *([] if grant is None else [grant])))  # asked again, given again
     ended, last = first + lease - EARLY, latest + lease + slack
     for op in group:
         if op.kind is Kind.RENEW and op.outcome in (Outcome.DONE, Outcome.UNKNOWN):
