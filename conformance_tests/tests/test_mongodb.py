@@ -19,6 +19,7 @@ from pymongo.errors import (
     NetworkTimeout,
     OperationFailure,
     ServerSelectionTimeoutError,
+    WaitQueueTimeoutError,
     WriteConcernError,
     WTimeoutError,
 )
@@ -544,12 +545,21 @@ def test_g16_a_killed_server_gives_our_errors_only() -> None:
         assert time.monotonic() - started < 10
 
 
+def _refused(error: AutoReconnect) -> AutoReconnect:
+    """As the driver raises it where nobody listens any more."""
+    error.__cause__ = ConnectionRefusedError()
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "wanted", "of_read"),
     [
         (ServerSelectionTimeoutError("no"), StoreUnavailable, StoreUnavailable),
         (AutoReconnect("reset"), OutcomeUnknown, StoreUnavailable),
         (NetworkTimeout("late"), OutcomeUnknown, StoreUnavailable),
+        # The driver repeats writes, and tells of the last try: the first one may have been applied.
+        (_refused(AutoReconnect("connection refused")), OutcomeUnknown, StoreUnavailable),
+        (WaitQueueTimeoutError("no connection"), OutcomeUnknown, StoreUnavailable),
         (WTimeoutError("majority", 64, {}), OutcomeUnknown, StoreUnavailable),
         (WriteConcernError("majority", 100, {}), OutcomeUnknown, StoreUnavailable),
         (OperationFailure("not authorized", 13), StoreMisconfigured, StoreMisconfigured),

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 from bson.errors import BSONError
 from pymongo.errors import (
-    AutoReconnect,
     BulkWriteError,
     ConfigurationError,
     ConnectionFailure,
@@ -17,7 +16,6 @@ from pymongo.errors import (
     OperationFailure,
     PyMongoError,
     ServerSelectionTimeoutError,
-    WaitQueueTimeoutError,
     WriteConcernError,
     WriteError,
 )
@@ -54,7 +52,6 @@ _UNAVAILABLE = {
     462: "it is too busy",
 }
 _TOO_LARGE = (10334, 17280, 17419, 17420)
-_BEFORE_SENDING = (ServerSelectionTimeoutError, WaitQueueTimeoutError)
 _NOT_WRITTEN = "NoWritesPerformed"
 
 
@@ -72,7 +69,11 @@ def mapped(where: str, *, reads: bool = False) -> Iterator[None]:
 
 
 def translated(error: PyMongoError, where: str, *, reads: bool) -> OncewardError:
-    """Our error for the driver's. ``reads``: the request changes nothing, whatever becomes of it."""
+    """Our error for the driver's. ``reads``: the request changes nothing, whatever becomes of it.
+
+    The driver repeats a write by itself, and tells what became of the last try. Where it found no server for that, it
+    tells of the first try instead. But a connection that was refused, or that it did not get, says nothing about that.
+    """
     said = f"MongoDB at {where}"
     if isinstance(error, (ConfigurationError, InvalidURI)):
         return StoreMisconfigured(f"{said}: {error}")
@@ -80,7 +81,7 @@ def translated(error: PyMongoError, where: str, *, reads: bool) -> OncewardError
         return _too_large()
     if isinstance(error, InvalidOperation):
         return StoreUnavailable(f"{said}: the runner is closed; open it first. Nothing was changed.")
-    if isinstance(error, _BEFORE_SENDING) or _never_sent(error):
+    if isinstance(error, ServerSelectionTimeoutError) or error.has_error_label(_NOT_WRITTEN):
         return StoreUnavailable(f"{said} cannot be reached: {_brief(error)}. Nothing was changed.")
     if reads and isinstance(error, ConnectionFailure):
         return StoreUnavailable(f"{said} did not answer: {_brief(error)}. It was only to be read.")
@@ -91,14 +92,6 @@ def translated(error: PyMongoError, where: str, *, reads: bool) -> OncewardError
     if reads:
         return StoreUnavailable(f"{said} did not answer: {_brief(error)}. It was only to be read.")
     return _unknown(said, _brief(error))
-
-
-def _never_sent(error: PyMongoError) -> bool:
-    """True if the driver knows that the server has done nothing: no connection could be made, or it said so."""
-    if error.has_error_label(_NOT_WRITTEN):
-        return True
-    cause = error.__cause__
-    return isinstance(error, AutoReconnect) and isinstance(cause, ConnectionRefusedError)
 
 
 def _refusal(error: OperationFailure, said: str, *, reads: bool) -> OncewardError:
