@@ -75,7 +75,8 @@ def test_an_answer_that_does_not_come_is_unknown_for_writes_and_unavailable_for_
     with Proxy(address(shared_url()), ZOOKEEPER) as proxy:
         host, port = proxy.address
         store = answered(lambda: fresh(f"zookeeper://{host}:{port}?timeout_ms=300"))
-        answered(lambda: store.checkin(checkin("0")))
+        known = checkin("0")
+        answered(lambda: store.checkin(known))
         proxy.blackhole()
         unknown = checkin("1")
         with pytest.raises(OutcomeUnknown, match="no answer in time"):

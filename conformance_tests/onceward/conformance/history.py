@@ -176,7 +176,8 @@ def _hold(group: Sequence[Op], slack: float) -> Hold | None:
     lease = asked[0].lease if asked[0].lease is not None else NEVER
     first = min(op.inv for op in asked)
     begun = grant.ret if grant is not None else NEVER
-    latest = max(op.ret for op in (*open_ended, *([] if grant is None else [grant])))  # asked again, given again
+    heard = open_ended if grant is None else [*open_ended, grant]
+    latest = max(op.ret for op in heard)  # what was asked again may have been given again
     ended, last = first + lease - EARLY, latest + lease + slack
     for op in group:
         if op.kind is Kind.RENEW and op.outcome in (Outcome.DONE, Outcome.UNKNOWN):

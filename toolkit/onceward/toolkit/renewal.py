@@ -207,7 +207,7 @@ class Renewer:
             if self._thread is None and not self._closed:
                 self._thread = threading.Thread(target=self._loop, name="onceward-renewal", daemon=True)
                 self._thread.start()
-            if sent + min(map(_period, ending)) < self._wakes_at:
+            if min(map(self._due_at, ending)) < self._wakes_at:
                 self._changed.notify()
         return kept
 

@@ -116,9 +116,9 @@ class Cells:
             states += _states(self._link.txn(wire.transaction((), reads), reads=True), part)
         return states
 
-    def guesses(self, items: Sequence[tuple[bytes, bytes]]) -> list[State | None]:
-        """Cells as they were when this process wrote or read them last; None: it never did."""
-        return [self._seen.get(record) for record, _ in items]
+    def guess(self, record: bytes) -> State | None:
+        """The cell as it was when this process wrote or read it last; None: it never did."""
+        return self._seen.get(record)
 
     def remember(self, key: bytes, state: State) -> None:
         """The next guess about the cell, unless a later one is known: answers may overtake each other."""
@@ -132,7 +132,7 @@ class Cells:
                     del self._seen[next(iter(self._seen))]
 
     def _guess(self, item: Item[Any]) -> State | None:
-        return self._seen.get(item.record) or (ABSENT if item.new else None)
+        return self.guess(item.record) or (ABSENT if item.new else None)
 
     def _look(self, work: _Work[Any]) -> None:
         blind = [index for index in work.left if work.states[index] is None]

@@ -262,7 +262,7 @@ class Claims(Base):
 
         Anything older would be refused when it is taken, and those behind it would be taken first.
         """
-        guesses = self._cells.guesses([self._cell(each) for each in found])
+        guesses = [self._cells.guess(self._names.record(each.run)) for each in found]
         return [
             state if state is not None and state.record is not None and state.record.modified == each.since else None
             for each, state in zip(found, guesses, strict=True)

@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -150,12 +151,10 @@ class Attempt:
             error = TimedOut(f"took longer than {self.plan.settings.timeout}: {said.type}: {said.message}")
         try:
             return self._ended_by(error)
-        except Exception as lacking:  # an exception of the job's own making that lacks what its class promises
-            worse = lacking
+        except Exception as worse:  # an exception of the job's own making that lacks what its class promises
             log.warning("%s: %s cannot say how the attempt ends: %r", self.run.id, type(error).__name__, worse)
-        try:
-            return self._ended_by(worse)
-        except Exception:  # so the policy cannot, and will not the next time
+            with suppress(Exception):  # then it is the policy that cannot, and will not the next time
+                return self._ended_by(worse)
             return CheckOut.failed(self.held.lease, Failure.of(error, traced=True))
 
     def _ended_by(self, error: BaseException) -> CheckOut:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
 
@@ -100,7 +99,7 @@ class Threads:
             with self._lock:
                 self._coming = self._coming and not called
                 attempt = self._work.popleft() if self._work else None
-                refused = self._call_or_refuse() if self._work else ()
+                refused = self._call_or_refuse()
                 if attempt is None:
                     if self._closed:
                         return
@@ -114,7 +113,7 @@ class Threads:
                 bell.acquire()
                 called = True
 
-    def _call_or_refuse(self) -> Sequence[Attempt]:
+    def _call_or_refuse(self) -> list[Attempt]:
         """Nothing waits for a thread that cannot be: somebody else may have room for what is answered here."""
         try:
             self._call()

@@ -47,10 +47,8 @@ class Capacity:
     def give_back(self, job: str) -> None:
         """One run of the job is over."""
         with self._lock:
-            left = self._running[job] - 1
-            if left:
-                self._running[job] = left
-            else:
+            self._running[job] -= 1
+            if not self._running[job]:
                 del self._running[job]
 
     def running(self) -> Mapping[str, int]:
